@@ -1,0 +1,205 @@
+//! The flush core's side: take what is ready, make it zero, free it.
+//!
+//! ```text
+//!       position                                             the end of the ring
+//!   … 0 │ READY │ READY │ SKIP │ READY │ CLAIMED │ READY │ 0 … │
+//!       └───── copied ──┘      └ copied┘ ▲ stops here
+//! ```
+//! The drain reads record words, never payloads, and copies runs of ready records whole. It stops at a word that is
+//! FREE or CLAIMED, and before a record that does not fit into what is left of `out`. What it has passed it
+//! makes zero, every line of it: the zero is what the next claim finds there, and a line that the drain has
+//! written comes back to the producer at once, where one it has only read must be asked for again. Then it
+//! publishes the head, which is the ring's `space` watermark.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::ring::doorbell::Sleep;
+use crate::ring::memory::offset;
+use crate::ring::record::State;
+use crate::ring::{CLOSED, Ring, Rings};
+use crate::sync::atomic::Ordering;
+
+/// How much is copied and made zero at once: small enough to stay in the first cache.
+const CHUNK_LEN_MAX: usize = 16 << 10;
+
+/// What a drain has taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Drained {
+    /// Bytes copied, a run of whole records.
+    pub bytes: usize,
+    /// How many records these are.
+    pub records: u32,
+    /// The ring's position behind them and behind what was skipped. It may have risen with `records == 0`: then
+    /// only skipped bytes were passed, and the position belongs to what was taken before, or is durable at once.
+    pub end: u64,
+}
+
+/// The only reader of all rings.
+#[derive(Debug)]
+pub struct Drainer {
+    rings: Arc<Rings>,
+    readers: Box<[Reader]>,
+    is_drained: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Reader {
+    /// Everything below has been taken.
+    position: u64,
+    /// A claim was given up: its bytes may still be written to, so the head stays below it for ever.
+    is_stuck: bool,
+}
+
+impl Drainer {
+    pub(crate) fn new(rings: Arc<Rings>) -> Self {
+        let readers = rings.rings.iter().map(|_| Reader::default()).collect();
+        Self { rings, readers, is_drained: false }
+    }
+
+    /// The rings that it drains.
+    #[must_use]
+    pub const fn rings(&self) -> &Arc<Rings> {
+        &self.rings
+    }
+
+    /// Copies the longest run of ready records that fits into `out`, and frees their place.
+    ///
+    /// # Panics
+    /// When there is no such ring, or its memory holds what no producer has written.
+    pub fn drain(&mut self, ring: u32, out: &mut [u8]) -> Drained {
+        let reader = &mut self.readers[ring as usize];
+        let ring = &self.rings.rings[ring as usize];
+        let len = ring.bytes.len();
+        let start = reader.position;
+        let mut position = start;
+        let (mut bytes, mut records) = (0, 0);
+        // Offsets in the ring that have been passed and not yet copied and freed.
+        let mut run: Option<Range<usize>> = None;
+        loop {
+            let at = offset(position, len);
+            // ORDERING: Acquire, so that the payload is seen that was written before the word became READY.
+            let word = ring.bytes.load(at, Ordering::Acquire);
+            let stride = word.stride();
+            let is_ready = match word.state() {
+                State::Free | State::Claimed => break,
+                State::Ready => true,
+                State::Skip => false,
+            };
+            assert!(stride > 0 && stride <= len - at, "a record of {stride} bytes at {at} leaves the ring of {len}");
+            let pending = run.as_ref().map_or(0, ExactSizeIterator::len);
+            if is_ready && stride > out.len() - bytes - pending {
+                break;
+            }
+            position += stride as u64;
+            if !is_ready {
+                bytes += take(ring, run.take(), &mut out[bytes..], reader.is_stuck);
+                free(ring, at..at + stride, reader.is_stuck);
+                continue;
+            }
+            records += 1;
+            let taken = run.map_or(at, |run| run.start)..at + stride;
+            run = if taken.end == len || taken.len() >= CHUNK_LEN_MAX {
+                bytes += take(ring, Some(taken), &mut out[bytes..], reader.is_stuck);
+                None
+            } else {
+                Some(taken)
+            };
+        }
+        bytes += take(ring, run, &mut out[bytes..], reader.is_stuck);
+        if position != start {
+            reader.position = position;
+            if !reader.is_stuck {
+                // Release inside: who sees this head sees the zeroes below it.
+                ring.space.publish(position);
+            }
+        }
+        Drained { bytes, records, end: position }
+    }
+
+    /// Whether a ring has something to take.
+    pub fn has_ready(&mut self) -> bool {
+        has_ready(&self.rings, &self.readers)
+    }
+
+    /// Whether this ring has something to take.
+    pub fn is_ready(&mut self, ring: u32) -> bool {
+        let at = ring as usize;
+        has_ready_at(&self.rings.rings[at], &self.readers[at])
+    }
+
+    /// After `close`: whether everything that was ever accepted has been taken. Once true, always true: what a
+    /// pinned producer still claims is refused, and is a SKIP.
+    pub fn is_drained(&mut self) -> bool {
+        // ORDERING: Acquire: `close` sets it after its barrier, so that every claim it has not refused is seen.
+        if !self.is_drained && self.rings.is_sealed.load(Ordering::Acquire) {
+            let tails = self.rings.rings.iter().map(Ring::tail);
+            self.is_drained = tails.zip(&self.readers).all(|(tail, reader)| tail == reader.position);
+        }
+        self.is_drained
+    }
+
+    /// After `close`, when the time is up: gives up the claim that holds `ring` back, so that what lies behind it can
+    /// be taken. Its place is never used again, for its owner may still be writing. `false`: no claim stands
+    /// there, or its producer was stopped before it could say how long it is.
+    ///
+    /// # Panics
+    /// When the rings are not closed.
+    pub fn give_up(&mut self, ring: u32) -> bool {
+        assert!(self.rings.is_closed(), "a claim was given up while the rings were open");
+        let reader = &mut self.readers[ring as usize];
+        let bytes = &self.rings.rings[ring as usize].bytes;
+        // ORDERING: Relaxed: only the length is used, and the record is not touched.
+        let word = bytes.load(offset(reader.position, bytes.len()), Ordering::Relaxed);
+        if word.state() != State::Claimed {
+            return false;
+        }
+        reader.is_stuck = true;
+        reader.position += word.stride() as u64;
+        true
+    }
+
+    /// Announces a sleep and looks once more. `false`: something came, do not sleep.
+    pub fn prepare_sleep(&mut self, depth: Sleep) -> bool {
+        let Self { rings, readers, .. } = self;
+        rings.doorbell().prepare_sleep(depth, || has_ready(rings, readers))
+    }
+
+    /// The sleep is over, by a wake or by its timeout.
+    pub fn wake_up(&mut self) {
+        self.rings.doorbell().wake_up();
+    }
+}
+
+fn has_ready(rings: &Rings, readers: &[Reader]) -> bool {
+    rings.rings.iter().zip(readers).any(|(ring, reader)| has_ready_at(ring, reader))
+}
+
+fn has_ready_at(ring: &Ring, reader: &Reader) -> bool {
+    // ORDERING: Relaxed: `drain` will read it again.
+    let word = ring.bytes.load(offset(reader.position, ring.bytes.len()), Ordering::Relaxed);
+    matches!(word.state(), State::Ready | State::Skip)
+}
+
+/// Copies a run of ready records and frees it; gives its length.
+fn take(ring: &Ring, run: Option<Range<usize>>, out: &mut [u8], is_stuck: bool) -> usize {
+    let Some(run) = run else { return 0 };
+    let len = run.len();
+    // SAFETY: every record in the run was READY, so its producer has let go of it; the words were in bounds.
+    unsafe { ring.bytes.copy_to(run.start, &mut out[..len]) };
+    free(ring, run, is_stuck);
+    len
+}
+
+/// Makes passed bytes zero. Not behind a claim that was given up: nothing there is ever claimed again.
+fn free(ring: &Ring, passed: Range<usize>, is_stuck: bool) {
+    if !is_stuck {
+        // SAFETY: the bytes were READY or SKIP, so they are the drain's alone until it publishes the head.
+        unsafe { ring.bytes.zero(passed.start, passed.len()) };
+    }
+}
+
+/// The position in a tail word.
+pub(crate) const fn position_of(tail: u64) -> u64 {
+    tail & !CLOSED
+}

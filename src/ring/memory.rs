@@ -1,0 +1,252 @@
+//! The bytes of a ring: mapped memory, or under loom one that it can watch. Two types with the same methods, so
+//! that claim and drain are written once.
+//!
+//! | | [`Bytes`] that ships | [`Bytes`] under loom |
+//! |---|---|---|
+//! | record words | `AtomicU32` in the mapping | loom's `AtomicU32`, one for every 8 bytes |
+//! | everything else | the mapping | plain memory, with a loom cell for every 8 bytes that notes who touches it |
+//!
+//! All rings lie in one anonymous private mapping, so that huge pages can serve small rings too.
+
+#[cfg(not(loom))]
+pub(crate) use self::mapped::{Bytes, map};
+#[cfg(loom)]
+pub(crate) use self::watched::{Bytes, map};
+
+/// Where in a ring of `len` bytes a position lies.
+#[inline(always)]
+#[cfg_attr(
+    not(test),
+    expect(clippy::cast_possible_truncation, reason = "a remainder by a length in memory fits an address")
+)]
+pub(crate) const fn offset(position: u64, len: usize) -> usize {
+    (position & (len as u64 - 1)) as usize
+}
+
+#[cfg(not(loom))]
+mod mapped {
+    use std::io;
+    use std::ptr::{self, NonNull};
+    use std::slice;
+    use std::sync::Arc;
+
+    use memmap2::{Advice, MmapMut, MmapRaw};
+
+    use crate::ring::record::{RECORD_ALIGN, Word};
+    use crate::sync::atomic::{AtomicU32, Ordering};
+
+    /// The bytes of one ring: a part of the mapping.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Bytes {
+        base: NonNull<u8>,
+        len: usize,
+        /// Keeps the mapping.
+        _map: Arc<MmapRaw>,
+    }
+
+    // SAFETY: the mapping stays where it is until the last `Bytes` is gone; who may touch which of its bytes is the
+    // contract of the methods.
+    unsafe impl Send for Bytes {}
+    // SAFETY: as above.
+    unsafe impl Sync for Bytes {}
+
+    /// Maps `count` rings of `len` zero bytes each.
+    pub(crate) fn map(count: usize, len: usize) -> io::Result<Vec<Bytes>> {
+        let total = count.checked_mul(len).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = MmapRaw::from(MmapMut::map_anon(total)?);
+        // Both are wishes: fewer misses of the TLB, and no copy of the rings in a child process.
+        let _ = map.advise(Advice::HugePage);
+        let _ = map.advise(Advice::DontFork);
+        let map = Arc::new(map);
+        let ring = |index: usize| {
+            // SAFETY: `index` < `count`, so the part lies within the mapping of `count * len` bytes.
+            let base = unsafe { map.as_mut_ptr().add(index * len) };
+            let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
+            Ok(Bytes { base, len, _map: Arc::clone(&map) })
+        };
+        (0..count).map(ring).collect()
+    }
+
+    impl Bytes {
+        #[inline(always)]
+        pub(crate) const fn len(&self) -> usize {
+            self.len
+        }
+
+        #[inline(always)]
+        fn word(&self, at: usize) -> &AtomicU32 {
+            debug_assert!(at.is_multiple_of(RECORD_ALIGN) && at < self.len);
+            let word = self.pointer(at).cast();
+            // SAFETY: `at` is within the ring, a multiple of 8 in a page-aligned mapping, and the mapping lives as
+            // long as `self`. Where a word may stand, other accesses are made only by the one who owns the bytes.
+            unsafe { AtomicU32::from_ptr(word) }
+        }
+
+        #[inline(always)]
+        fn pointer(&self, at: usize) -> *mut u8 {
+            debug_assert!(at < self.len);
+            // SAFETY: `at` is within the ring: it comes from `offset`, or from a record that a claim put there.
+            unsafe { self.base.as_ptr().add(at) }
+        }
+
+        /// The word at `at`.
+        #[inline(always)]
+        pub(crate) fn load(&self, at: usize, order: Ordering) -> Word {
+            Word(u32::from_le(self.word(at).load(order)))
+        }
+
+        /// Whether the word at `at` is zero. For assertions by its owner.
+        pub(crate) fn is_free(&self, at: usize) -> bool {
+            self.load(at, Ordering::Relaxed) == Word::FREE
+        }
+
+        /// Sets the word at `at`.
+        #[inline(always)]
+        pub(crate) fn store(&self, at: usize, word: Word, order: Ordering) {
+            self.word(at).store(word.0.to_le(), order);
+        }
+
+        /// The bytes `at..at + len`, but for the words that records have there.
+        ///
+        /// # Safety
+        /// `at + len <= self.len()`, and these bytes belong to the caller alone while the slice lives.
+        #[inline(always)]
+        #[expect(clippy::mut_from_ref, reason = "the caller owns these bytes of the shared ring")]
+        pub(crate) unsafe fn bytes_mut(&self, at: usize, len: usize) -> &mut [u8] {
+            debug_assert!(at + len <= self.len);
+            // SAFETY: `at` is within the ring, or just behind it when `len` is 0.
+            let start = unsafe { self.base.as_ptr().add(at) };
+            // SAFETY: within the ring, initialised (a fresh mapping is zero), and the caller's alone.
+            unsafe { slice::from_raw_parts_mut(start, len) }
+        }
+
+        /// Copies `out.len()` bytes from `at` on.
+        ///
+        /// # Safety
+        /// `at + out.len() <= self.len()`, and nobody writes these bytes meanwhile.
+        #[inline]
+        pub(crate) unsafe fn copy_to(&self, at: usize, out: &mut [u8]) {
+            debug_assert!(at + out.len() <= self.len);
+            let start = self.pointer(at);
+            // SAFETY: within the ring, not written meanwhile, and `out` is no part of it.
+            unsafe { ptr::copy_nonoverlapping(start, out.as_mut_ptr(), out.len()) };
+        }
+
+        /// Makes `at..at + len` zero, words and all.
+        ///
+        /// # Safety
+        /// `at + len <= self.len()`, and these bytes belong to the caller alone.
+        #[inline]
+        pub(crate) unsafe fn zero(&self, at: usize, len: usize) {
+            debug_assert!(at + len <= self.len);
+            let start = self.pointer(at);
+            // SAFETY: within the ring, and the caller's alone.
+            unsafe { ptr::write_bytes(start, 0, len) };
+        }
+    }
+}
+
+#[cfg(loom)]
+mod watched {
+    use std::cell::UnsafeCell as Plain;
+    use std::io;
+    use std::ptr;
+    use std::slice;
+
+    use crate::ring::record::{RECORD_ALIGN, Word};
+    use crate::sync::atomic::{AtomicU32, Ordering};
+    use crate::sync::plain;
+
+    /// What stands at a multiple of 8.
+    #[derive(Debug)]
+    struct Unit {
+        word: AtomicU32,
+        /// Whether `word` may be other than zero: spares the model the storing of zero over zero.
+        used: plain::AtomicU32,
+        /// Notes who reads and writes these 8 bytes.
+        watch: loom::cell::UnsafeCell<()>,
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Bytes {
+        units: Box<[Unit]>,
+        bytes: Box<[Plain<u64>]>,
+    }
+
+    // SAFETY: loom runs one thread at a time, and `watch` makes the model fail where two meet.
+    unsafe impl Send for Bytes {}
+    // SAFETY: as above.
+    unsafe impl Sync for Bytes {}
+
+    pub(crate) fn map(count: usize, len: usize) -> io::Result<Vec<Bytes>> {
+        let unit = |_| Unit {
+            word: AtomicU32::new(0),
+            used: plain::AtomicU32::new(0),
+            watch: loom::cell::UnsafeCell::new(()),
+        };
+        let units = len / RECORD_ALIGN;
+        let ring =
+            |_| Bytes { units: (0..units).map(unit).collect(), bytes: (0..units).map(|_| Plain::new(0)).collect() };
+        Ok((0..count).map(ring).collect())
+    }
+
+    impl Bytes {
+        pub(crate) fn len(&self) -> usize {
+            self.units.len() * RECORD_ALIGN
+        }
+
+        fn base(&self) -> *mut u8 {
+            self.bytes.as_ptr().cast_mut().cast()
+        }
+
+        fn watch(&self, at: usize, len: usize, write: bool) {
+            for unit in &self.units[at / RECORD_ALIGN..(at + len).div_ceil(RECORD_ALIGN)] {
+                if write {
+                    unit.watch.with_mut(|_| ());
+                } else {
+                    unit.watch.with(|_| ());
+                }
+            }
+        }
+
+        pub(crate) fn load(&self, at: usize, order: Ordering) -> Word {
+            Word(self.units[at / RECORD_ALIGN].word.load(order))
+        }
+
+        /// Looks past loom: its search would take an owner's own load for the last that could conflict with the
+        /// store that follows, and never try the drain's load after that store.
+        pub(crate) fn is_free(&self, at: usize) -> bool {
+            self.units[at / RECORD_ALIGN].used.load(Ordering::Relaxed) == 0
+        }
+
+        pub(crate) fn store(&self, at: usize, word: Word, order: Ordering) {
+            let unit = &self.units[at / RECORD_ALIGN];
+            // Who stores a word owns the record, so its bytes are written like the rest; the drain copies them.
+            self.watch(at, RECORD_ALIGN, true);
+            unsafe { self.base().add(at).cast::<u32>().write(word.0.to_le()) };
+            unit.used.store(1, Ordering::Relaxed);
+            unit.word.store(word.0, order);
+        }
+
+        #[expect(clippy::mut_from_ref, reason = "the caller owns these bytes of the shared ring")]
+        pub(crate) unsafe fn bytes_mut(&self, at: usize, len: usize) -> &mut [u8] {
+            self.watch(at, len, true);
+            unsafe { slice::from_raw_parts_mut(self.base().add(at), len) }
+        }
+
+        pub(crate) unsafe fn copy_to(&self, at: usize, out: &mut [u8]) {
+            self.watch(at, out.len(), false);
+            unsafe { ptr::copy_nonoverlapping(self.base().add(at), out.as_mut_ptr(), out.len()) };
+        }
+
+        pub(crate) unsafe fn zero(&self, at: usize, len: usize) {
+            self.watch(at, len, true);
+            unsafe { ptr::write_bytes(self.base().add(at), 0, len) };
+            for unit in &self.units[at / RECORD_ALIGN..(at + len) / RECORD_ALIGN] {
+                if unit.used.swap(0, Ordering::Relaxed) != 0 {
+                    unit.word.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
