@@ -1,0 +1,193 @@
+//! What a log does by itself: what is due, and the steps of closing.
+//!
+//! | phase | left when |
+//! |---|---|
+//! | `Open` | `close` is called: the open frame is sealed, `Spill` spills |
+//! | `Flushing` | nothing is queued, held or in flight; then a SEAL, durable. What finds no slot waits for acks, or is given up when none will come |
+//! | `Sealing` | the SEAL is durable |
+//! | `Cursor` | the cursor on disk says all that was acknowledged |
+//! | `Meta` | META says where the log ends, and nothing is in flight |
+//!
+//! A failed log passes through all of them, and writes only the cursor, if that still works.
+
+use crate::lsn::Lsn;
+use crate::time::Instant;
+use crate::wal::builder::FrameBuilder;
+use crate::wal::config::{Commit, Event, Room};
+use crate::wal::meta::LogEnd;
+use crate::wal::mutant::Mutant;
+use crate::wal::op::Op;
+use crate::wal::slots::Want;
+
+use super::{KEEPER, Log, Phase, SLOTS, WRITER};
+
+impl Log {
+    /// Whether the next [`Self::frame`] takes a chunk of the pool.
+    #[must_use]
+    pub fn takes_chunk(&self) -> bool {
+        let rest = || self.rest.as_ref().is_some_and(|rest| rest.len() >= self.useful_rest());
+        self.open.as_ref().map_or_else(|| !rest(), |open| !open.has_spare())
+    }
+
+    /// A rest much shorter than a frame would cut a backlog into crumbs.
+    pub(super) fn useful_rest(&self) -> usize {
+        (self.frame_len_max / 4).max(self.desk.block_len as usize)
+    }
+
+    /// Nothing will be acknowledged any more: what finds no slot in a full log is given up, so that it can close.
+    pub fn expect_no_acks(&mut self) {
+        self.no_acks = true;
+    }
+
+    /// Once closed: how many entries from `from` on found no place in a full log and were not acknowledged.
+    #[must_use]
+    pub fn unplaced(&self, from: Lsn) -> u64 {
+        let from = from.max(self.writer.placed_end().next()).max(self.desk.acked.next());
+        if self.is_closed() && self.failure.is_none() { self.writer.next_lsn().since(from) } else { 0 }
+    }
+
+    pub(super) fn next_op(&mut self, now: Instant) -> Option<(u32, (u32, Op))> {
+        if let Some(op) = self.writer.poll_op(&mut self.desk) {
+            return Some((WRITER, op));
+        }
+        if self.phase == Phase::Closed {
+            return None;
+        }
+        if !self.keeper_failed
+            && let Some(op) = self.keeper.poll_cursor(now, self.writer.durable(), &mut self.desk.arena)
+        {
+            self.desk.stats.cursors += 1;
+            return Some((KEEPER, op));
+        }
+        if self.failure.is_some() {
+            return None;
+        }
+        self.poll_meta().map(|op| (KEEPER, op)).or_else(|| {
+            let want = self.want_slot();
+            self.slots.poll_op(now, want, &mut self.desk.arena).map(|op| (SLOTS, op))
+        })
+    }
+
+    fn poll_meta(&mut self) -> Option<(u32, Op)> {
+        let next_lsn = self.writer.next_lsn();
+        if self.phase == Phase::Meta {
+            // The end is a promise: what is not in the log counts only where the cursor on disk has it.
+            let lsn = self.writer.placed_end().max(self.keeper.cursor_durable());
+            let end = LogEnd { lsn, uid: self.writer.link() };
+            let reserved = if next_lsn > lsn.next() { next_lsn.prev() } else { Lsn::ZERO };
+            return self.keeper.poll_clean(end, reserved, &mut self.desk.arena);
+        }
+        let reserves = self.phase == Phase::Open && self.desk.config.commit == Commit::Spill;
+        reserves.then(|| self.keeper.poll_reserve(next_lsn, &mut self.desk.arena)).flatten()
+    }
+
+    pub(super) fn want_slot(&self) -> Want {
+        let pool = self.desk.arena.pool();
+        let memory_left = self.desk.config.commit == Commit::Spill && pool.free() * 2 > pool.chunks();
+        match () {
+            () if self.writer.is_starved() => Want::Urgent,
+            () if self.phase != Phase::Open || memory_left => Want::Nothing,
+            // Nobody's commits are disturbed yet, and the first entry is about to wait.
+            () if !self.writer.is_active() => Want::Urgent,
+            () if self.writer.wants_slot(&self.desk) => Want::Ahead,
+            () => Want::Nothing,
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub(super) fn drive(&mut self, now: Instant) {
+        self.driven = now;
+        if self.failure.is_none() {
+            self.release();
+            self.drive_open(now);
+            self.writer.drive_queue(now, &mut self.desk, &mut self.slots);
+            self.writer.drive_group(now, &mut self.desk);
+            if self.open_records() == 0 && self.phase == Phase::Open {
+                self.writer.drive_mark(now, &mut self.desk);
+            }
+        }
+        self.drive_close(now);
+        let room = self.slots.room(self.writer.is_starved());
+        if room != self.room {
+            self.room = room;
+            self.desk.events.push_back(Event::Room(room));
+        }
+    }
+
+    /// Seals the open frame where that is due.
+    fn drive_open(&mut self, now: Instant) {
+        let open = self.open.as_ref().filter(|open| open.records() > 0);
+        let (opened, open_len) = (open.map(FrameBuilder::opened), open.map_or(0, FrameBuilder::body_len));
+        match self.desk.config.commit {
+            Commit::Immediate => {
+                let turn = !self.writer.has_queue() && self.writer.may_start(now, open_len, &self.desk);
+                if turn && !self.writer.is_starved() {
+                    self.seal_open();
+                }
+            }
+            Commit::Periodic(within) => {
+                if self.writer.sync_due(within, opened).is_some_and(|at| now >= at) {
+                    self.writer.want_sync();
+                }
+                if self.writer.group_begins() {
+                    self.seal_open();
+                }
+            }
+            Commit::Spill => {
+                if self.writer.group_begins() {
+                    self.seal_open();
+                    self.writer.spill();
+                }
+                self.writer.give_ready(self.keeper.reserved(), &mut self.desk);
+            }
+        }
+    }
+
+    /// W4: frees the slots that a durable cursor has passed, and sees to the cursor if one is needed.
+    fn release(&mut self) {
+        let early = self.desk.config.mutants.has(Mutant::RecycleEarly);
+        let limit = if early { self.desk.acked } else { self.keeper.cursor_durable() };
+        if std::mem::take(&mut self.may_release) {
+            self.slots.release(limit, |slot| self.writer.is_busy(slot), &mut self.desk.segments);
+        }
+        let waits = self.writer.is_starved() || self.writer.wants_slot(&self.desk) && self.slots.is_stuck();
+        if waits && self.slots.would_release(self.keeper.acked()) {
+            self.keeper.urge();
+        }
+    }
+
+    /// While closing: whether what waits for a slot will get none. The cursor comes first, it may free one.
+    fn is_full_for_good(&mut self) -> bool {
+        if !self.no_acks || !self.writer.is_starved() || matches!(self.slots.room(true), Room::Ok) {
+            return false;
+        }
+        self.keeper.urge();
+        self.keeper.cursor_is_kept() && !self.slots.would_release(self.keeper.cursor_durable())
+    }
+
+    fn drive_close(&mut self, now: Instant) {
+        let failed = self.failure.is_some();
+        if self.phase == Phase::Flushing && !failed && self.is_full_for_good() {
+            self.writer.give_up_unplaced();
+        }
+        if self.phase == Phase::Flushing && (failed || self.writer.held() == 0 && self.writer.is_idle()) {
+            if !failed {
+                self.writer.seal_active(true, now, &mut self.desk);
+            }
+            self.phase = Phase::Sealing;
+        }
+        if self.phase == Phase::Sealing && (failed || self.writer.is_idle()) {
+            self.phase = Phase::Cursor;
+        }
+        if self.phase == Phase::Cursor {
+            self.keeper.urge();
+            if self.keeper_failed || self.keeper.cursor_is_kept() {
+                self.phase = Phase::Meta;
+            }
+        }
+        if self.phase == Phase::Meta && self.outstanding == 0 && (failed || self.keeper.is_clean()) {
+            self.phase = Phase::Closed;
+            self.desk.events.push_back(Event::Closed);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+use super::*;
+use crate::wal::log::Room;
+
+const IMMEDIATE: Commit = Commit::Immediate;
+
+fn enospc() -> DiskError {
+    DiskError { what: "prepare", file: None, offset: None, errno: libc::ENOSPC, detail: "" }
+}
+
+fn is_prepare(w: &Wrote) -> bool {
+    matches!(w, Wrote::Prepare(..))
+}
+
+fn is_cursor(w: &Wrote) -> bool {
+    matches!(w, Wrote::Cursor(_))
+}
+
+#[test]
+fn a_slot_is_prepared_at_the_start_and_the_next_one_when_the_active_one_is_half_full() {
+    let mut b = Bench::with(recovered(8, 0), config(IMMEDIATE));
+    b.pump();
+    assert_eq!(b.wrote(), vec![Wrote::Prepare(0, true)]);
+    b.end_all();
+    b.push(1, 64);
+    assert!(!b.wrote().iter().any(is_prepare));
+    b.end_all();
+    b.push(1, 64);
+    assert!(b.wrote().contains(&Wrote::Prepare(1, false)), "block 4 of 8 is next: {:?}", b.wrote());
+}
+
+#[test]
+fn a_frame_that_waits_makes_the_preparation_urgent() {
+    let mut b = Bench::with(recovered(8, 0), config(IMMEDIATE));
+    b.push(1, 64);
+    assert_eq!(b.wrote(), vec![Wrote::Prepare(0, true)]);
+    assert_eq!(b.try_push(1, 64), Err(Blocked::Log));
+    assert_eq!(b.log.room(), Room::Ok, "it is being prepared");
+    b.end_all();
+    assert_eq!(b.log.durable(), Lsn::new(1));
+    b.push(1, 64);
+}
+
+#[test]
+fn w4_a_slot_is_reused_only_when_the_cursor_behind_it_is_durable() {
+    let mut b = Bench::with(recovered(4, 2), LogConfig { slots_max: 2, ..config(IMMEDIATE) });
+    b.push(1, 600).end_all();
+    b.push(1, 600).end_all();
+    b.push(1, 600);
+    assert_eq!((b.headers(), b.log.room()), (0, Room::Full));
+    assert_eq!(b.try_push(1, 64), Err(Blocked::Log));
+    b.ack(1);
+    assert_eq!(b.wrote(), vec![Wrote::Cursor(1)], "at once, because a slot waits for it");
+    assert_eq!(b.log.segments().len(), 2);
+    b.end(is_cursor);
+    assert_eq!((b.headers(), b.log.room(), b.log.cursor_durable()), (1, Room::Ok, Lsn::new(1)));
+    b.end_all();
+    assert_eq!((b.log.durable(), b.log.segments().len()), (Lsn::new(3), 2));
+    let rooms: Vec<_> = b.events.iter().filter_map(|e| if let Event::Room(r) = e { Some(*r) } else { None }).collect();
+    assert_eq!(rooms, vec![Room::Full, Room::Ok]);
+}
+
+#[test]
+fn no_space_is_no_failure_and_is_tried_again_after_a_second() {
+    let mut b = Bench::with(recovered(8, 0), config(IMMEDIATE));
+    b.push(1, 64);
+    b.end_with(is_prepare, Err(enospc()));
+    assert_eq!((b.log.room(), b.failures(), b.out.len()), (Room::NoSpace, 0, 0));
+    assert_eq!(b.log.poll_timeout(), Some(b.now + Duration::from_secs(1)));
+    b.wait(999_999);
+    assert_eq!(b.out.len(), 0);
+    b.wait(1);
+    assert_eq!(b.wrote(), vec![Wrote::Prepare(0, true)]);
+    b.end_all();
+    assert_eq!((b.log.room(), b.log.durable(), b.log.stats().prepare_failures), (Room::Ok, Lsn::new(1), 1));
+}
+
+/// A dead disk was taken for a full one: those who waited for durability waited for ever.
+#[test]
+fn a_preparation_that_fails_for_another_reason_than_space_is_final() {
+    let mut b = Bench::with(recovered(8, 0), config(IMMEDIATE));
+    b.push(1, 64);
+    b.end_with(is_prepare, Err(DiskError { errno: libc::ENODEV, ..enospc() }));
+    assert_eq!((b.failures(), b.log.failure().map(|f| f.error.errno)), (1, Some(libc::ENODEV)));
+    b.wait(10_000_000);
+    assert_eq!(b.out.len(), 0);
+}
+
+#[test]
+fn without_space_a_freed_slot_is_used_again() {
+    let mut b = Bench::with(recovered(4, 2), config(IMMEDIATE));
+    b.push(1, 600).end_all_but_prepare();
+    b.push(1, 600).end_all_but_prepare();
+    b.end_with(is_prepare, Err(enospc()));
+    b.push(1, 600);
+    assert_eq!(b.log.room(), Room::NoSpace);
+    b.ack(2);
+    b.end(is_cursor);
+    assert_eq!((b.headers(), b.log.room()), (1, Room::Ok));
+}
+
+#[test]
+fn free_slots_beyond_the_spare_ones_are_removed() {
+    let mut b = Bench::with(recovered(8, 4), config(IMMEDIATE));
+    let all = b.end_all();
+    assert_eq!(all, vec![Wrote::Remove(3), Wrote::Remove(2)]);
+    assert_eq!(b.log.stats().slots_free, 2);
+}
+
+#[test]
+fn never_more_slots_than_allowed() {
+    let mut b = Bench::with(recovered(4, 0), LogConfig { slots_max: 3, ..config(IMMEDIATE) });
+    let mut prepared = 0;
+    for _ in 0..5 {
+        if b.try_push(1, 600).is_ok() {
+            prepared += b.end_all().iter().filter(|w| is_prepare(w)).count();
+        }
+    }
+    assert_eq!((prepared, b.log.room(), b.log.durable()), (3, Room::Full, Lsn::new(3)));
+}
+
+#[test]
+fn the_cursor_is_due_after_its_time_or_64_acks_and_its_copies_take_turns() {
+    let mut b = Bench::with(recovered(64, 2), config(IMMEDIATE));
+    b.push(100, 16).end_all();
+    b.wait(5000).end_all();
+    b.ack(1).wait(49_999);
+    assert_eq!(b.wrote(), vec![]);
+    b.wait(1);
+    assert_eq!(b.wrote(), vec![Wrote::Cursor(1)]);
+    let place = |b: &Bench| {
+        b.out.iter().find_map(|(_, op)| if let Op::Write { offset, .. } = op { Some(*offset) } else { None })
+    };
+    let first = place(&b).unwrap();
+    for acked in 2..=70 {
+        b.ack(acked);
+    }
+    assert_eq!(b.wrote(), vec![Wrote::Cursor(1)], "one at a time");
+    b.end(is_cursor);
+    assert_eq!(b.wrote(), vec![Wrote::Cursor(70)]);
+    assert_eq!(place(&b).unwrap().abs_diff(first), CURSOR_LEN as u64);
+    b.end(is_cursor);
+    assert!(matches!(b.events.last(), Some(Event::CursorDurable(lsn)) if lsn.number() == 70));
+}
+
+#[test]
+fn a_failed_cursor_write_is_final_and_none_follows() {
+    let mut b = Bench::with(recovered(64, 2), config(IMMEDIATE));
+    b.push(3, 16).end_all();
+    b.ack(1).wait(50_000);
+    b.end_with(is_cursor, Err(eio()));
+    assert_eq!(b.failures(), 1);
+    b.ack(2).wait(100_000);
+    assert!(!b.wrote().iter().any(is_cursor));
+    assert_eq!(b.log.poll_timeout(), None);
+}
+
+#[test]
+fn an_empty_pool_blocks_frames_and_spares_what_the_log_needs() {
+    let mut b = Bench::with(recovered(1000, 2), config(IMMEDIATE));
+    let mut taken = 0;
+    // Nothing completes: sealed frames keep their chunks.
+    let blocked = loop {
+        match b.try_push(1, 3000) {
+            Ok(()) => taken += 1,
+            Err(blocked) => break blocked,
+        }
+        assert!(taken < 1000);
+    };
+    assert_eq!(blocked, Blocked::Pool);
+    b.events.clear();
+    b.end_all();
+    b.events.clear();
+    assert_eq!(b.log.end(), b.log.durable());
+    b.push(1, 3000);
+}
+
+impl Bench {
+    fn end_all_but_prepare(&mut self) {
+        self.pump();
+        while self.wrote().iter().any(|w| !is_prepare(w)) {
+            self.end(|w| !is_prepare(w));
+        }
+    }
+}

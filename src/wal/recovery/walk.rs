@@ -1,0 +1,373 @@
+//! The decision: where the log ends, and what of it is lost. Pure, over facts.
+//!
+//! The text and the table of cases are in the module above.
+
+use std::collections::HashMap;
+
+use super::find::{Found, Frames};
+use super::report::{Corruption, TornTail};
+use crate::lsn::{Lsn, SlotNo};
+use crate::wal::meta::LogEnd;
+use crate::wal::mutant::{Mutant, Mutants};
+use crate::wal::segment::{HEADER_BLOCKS, SegmentHeader};
+
+/// A segment and, if it was read, its frames.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) slot: SlotNo,
+    pub(crate) header: SegmentHeader,
+    pub(crate) frames: Option<Frames>,
+    /// Blocks of the slot.
+    pub(crate) blocks: u32,
+}
+
+/// What is known besides the segments.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) acked: Lsn,
+    /// Finished runs above `acked`: first, one past the last.
+    pub(crate) done: Vec<(Lsn, Lsn)>,
+    /// `cursor.durable`.
+    pub(crate) durable: Lsn,
+    pub(crate) clean: Option<LogEnd>,
+    pub(crate) recovered: Option<LogEnd>,
+    /// The incarnation that `recovered` is the beginning of.
+    pub(crate) epoch: u64,
+    pub(crate) block_len: u32,
+    pub(crate) mutants: Mutants,
+}
+
+/// A walked segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    /// Index of the segment.
+    pub(crate) index: usize,
+    /// Last LSN in it.
+    pub(crate) end: Lsn,
+    /// First block behind its last good frame.
+    pub(crate) end_position: u32,
+    /// Wholly at or below the cursor.
+    pub(crate) dead: bool,
+}
+
+/// The log as the walk found it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Walked {
+    pub(crate) spans: Vec<Span>,
+    pub(crate) end: Lsn,
+    pub(crate) promise: Lsn,
+    pub(crate) corruption: Vec<Corruption>,
+    pub(crate) torn: Option<TornTail>,
+    pub(crate) lost_marks: u64,
+}
+
+/// How the segments hang together.
+#[derive(Clone, Debug)]
+pub(crate) struct Links {
+    /// The segment that goes on where this one ends.
+    next: Vec<Option<usize>>,
+    /// The last LSN that counts in it, where that is settled.
+    pub(crate) limit: Vec<Option<Lsn>>,
+}
+
+impl Links {
+    pub(crate) fn new(segments: &[Segment], known: &Known) -> Self {
+        let mut children = HashMap::new();
+        for (i, segment) in segments.iter().enumerate() {
+            let newest: &mut usize = children.entry(segment.header.prev_uid).or_insert(i);
+            if segment.header.seq > segments[*newest].header.seq {
+                *newest = i;
+            }
+        }
+        let newest = |parent: &Segment| {
+            let child = children.get(&parent.header.uid).copied();
+            child.filter(|child| segments[*child].header.seq > parent.header.seq)
+        };
+        let next: Vec<_> = segments.iter().map(newest).collect();
+        let limit = next.iter().enumerate().map(|(i, next)| {
+            // What was written before the last recovery and lies behind the end it found was given up. The
+            // tail is one such segment; an older one, once its successor's slot has been reused or
+            // removed, would else speak again of what a tear had stranded in it.
+            let header = &segments[i].header;
+            let older = |end: &LogEnd| match known.mutants.has(Mutant::NoSettledEnd) {
+                true => end.uid == header.uid,
+                false => header.epoch < known.epoch,
+            };
+            let settled = known.recovered.filter(older).map(|end| end.lsn);
+            let child = next.map(|j| segments[j].header.prev_end_lsn);
+            child.into_iter().chain(settled).min()
+        });
+        Self { limit: limit.collect(), next }
+    }
+
+    /// Whether everything that counts in this segment is at or below the cursor.
+    fn is_dead(&self, index: usize, known: &Known) -> bool {
+        self.limit[index].is_some_and(|limit| limit <= known.acked) && !known.mutants.has(Mutant::DeadIsError)
+    }
+}
+
+/// The freshest promise outside the frames.
+pub(crate) fn header_promise(segments: &[Segment], known: &Known) -> Lsn {
+    let mut promise = known.durable.max(known.acked);
+    for end in [known.clean, known.recovered].into_iter().flatten() {
+        promise = promise.max(end.lsn);
+    }
+    for segment in segments {
+        promise = promise.max(segment.header.durable_lsn);
+        if known.mutants.has(Mutant::PrevEndIsPromise) {
+            promise = promise.max(segment.header.prev_end_lsn);
+        }
+    }
+    promise
+}
+
+/// The segments whose every block must be read: those that can hold a frame that no header promised.
+pub(crate) fn to_read(segments: &[Segment], known: &Known) -> Vec<usize> {
+    let links = Links::new(segments, known);
+    let promise = header_promise(segments, known);
+    let wanted = |i: &usize| !links.is_dead(*i, known) && links.limit[*i].is_none_or(|limit| limit > promise);
+    (0..segments.len()).filter(wanted).collect()
+}
+
+/// Walks the log from the cursor to its end.
+pub(crate) fn walk(segments: &[Segment], known: &Known) -> Walked {
+    let mut walk = Walk {
+        segments,
+        known,
+        links: Links::new(segments, known),
+        out: Walked { promise: header_promise(segments, known), ..Walked::default() },
+        expected: None,
+    };
+    walk.collect_promises();
+    walk.run();
+    walk.out
+}
+
+struct Walk<'a> {
+    segments: &'a [Segment],
+    known: &'a Known,
+    links: Links,
+    out: Walked,
+    /// The LSN that comes next; none before the first segment that is not dead.
+    expected: Option<Lsn>,
+}
+
+impl Walk<'_> {
+    /// Pass 1: every promise in every frame, before anything is judged.
+    fn collect_promises(&mut self) {
+        if self.known.mutants.has(Mutant::NoLookAhead) {
+            return;
+        }
+        for (i, segment) in self.segments.iter().enumerate() {
+            let frames = segment.frames.iter().flat_map(|frames| &frames.found);
+            for frame in frames.filter(|frame| frame.header.seg_uid == segment.header.uid) {
+                // Behind its limit a segment's frames were given up: what they say of LSNs beyond it
+                // is about another history.
+                let promise = self.links.limit[i].map_or(frame.header.durable_lsn, |l| l.min(frame.header.durable_lsn));
+                self.out.promise = self.out.promise.max(promise);
+            }
+        }
+    }
+
+    /// Pass 2: from segment to segment until the log ends.
+    fn run(&mut self) {
+        let acked = self.known.acked;
+        let start = (0..self.segments.len())
+            .filter(|i| self.segments[*i].header.base_lsn <= acked.next())
+            .max_by_key(|i| self.segments[*i].header.seq);
+        let mut at = start;
+        if start.is_none() {
+            self.expected = Some(acked.next());
+            at = self.bridge(None);
+        }
+        while let Some(index) = at {
+            let goes_on = self.segment(index);
+            at = if goes_on { self.links.next[index].or_else(|| self.bridge(Some(index))) } else { None };
+        }
+        let walked = self.expected.map_or(acked, Lsn::prev);
+        self.out.end = walked.max(acked);
+        self.check_clean();
+    }
+
+    /// The chain has ended at `last`, but a promise reaches further: segments are missing. Reports
+    /// what they held, and gives the segment behind them (J).
+    fn bridge(&mut self, last: Option<usize>) -> Option<usize> {
+        let expected = self.expected.unwrap_or_else(|| self.known.acked.next());
+        let first = self.alive_from(expected.max(self.floor()));
+        let behind = (0..self.segments.len())
+            .filter(|i| {
+                let header = &self.segments[*i].header;
+                header.base_lsn >= expected && last.is_none_or(|l| header.seq > self.segments[l].header.seq)
+            })
+            .filter(|i| !self.out.spans.iter().any(|span| span.index == *i))
+            .min_by_key(|i| (self.segments[*i].header.base_lsn, u64::MAX - self.segments[*i].header.seq));
+        if self.out.promise < first {
+            return None;
+        }
+        let until = behind.map_or(self.out.promise, |i| self.segments[i].header.prev_end_lsn);
+        if first > until {
+            return behind;
+        }
+        let (slot, position) = match last {
+            Some(i) => (self.segments[i].slot, self.out.spans.last().map_or(HEADER_BLOCKS, |s| s.end_position)),
+            None => (behind.map_or(SlotNo(0), |i| self.segments[i].slot), 0),
+        };
+        let last = until.min(self.out.promise);
+        self.report(slot, position, expected.max(self.floor()), last, "promised entries are not where they should be");
+        self.expected = Some(expected.max(last.next()));
+        // Behind the last promise the log was torn: what lies there was never acknowledged.
+        let behind = behind.filter(|_| last == until);
+        if let (None, Some(span)) = (behind, self.out.spans.last_mut()) {
+            span.end = span.end.max(last);
+        }
+        behind
+    }
+
+    /// Walks one segment. False: the log ends in it.
+    fn segment(&mut self, index: usize) -> bool {
+        let (segment, limit) = (&self.segments[index], self.links.limit[index]);
+        let base = segment.header.base_lsn;
+        let mut span = Span { index, end: base.prev(), end_position: HEADER_BLOCKS, dead: false };
+        if let Some(limit) = limit.filter(|_| self.links.is_dead(index, self.known)) {
+            self.out.spans.push(Span { end: limit, dead: true, ..span });
+            self.expected = self.expected.map(|e| e.max(limit.next()));
+            return true;
+        }
+        let expected = self.expected.unwrap_or(base);
+        let from = expected.max(self.floor());
+        if from < base && self.alive_from(from) < base {
+            if self.out.promise < self.alive_from(from) {
+                // K: abandoned, and what it was linked to has been settled otherwise.
+                return false;
+            }
+            self.report(segment.slot, 0, from, base.prev(), "a segment does not begin where it should");
+        }
+        self.expected = Some(expected.max(base));
+        let goes_on = match (&segment.frames, limit) {
+            // L: wholly promised; verified when it streams to delivery.
+            (None, Some(limit)) => {
+                self.expected = Some(limit.next().max(expected));
+                span.end_position = segment.blocks;
+                true
+            }
+            (None, None) => true,
+            (Some(frames), _) => self.blocks(segment, frames, limit, &mut span),
+        };
+        span.end = self.expected.map_or(span.end, Lsn::prev);
+        self.out.spans.push(span);
+        goes_on
+    }
+
+    fn blocks(&mut self, segment: &Segment, frames: &Frames, limit: Option<Lsn>, span: &mut Span) -> bool {
+        let mutants = self.known.mutants;
+        let mut at = HEADER_BLOCKS;
+        loop {
+            let expected = self.expected.unwrap_or(segment.header.base_lsn);
+            if limit.is_some_and(|limit| expected > limit) {
+                return true;
+            }
+            let counts = |frame: &&Found| frame.whole && limit.is_none_or(|limit| frame.last() <= limit);
+            let here = frame_at(frames, at).filter(counts);
+            if let Some(frame) = here.filter(|f| f.header.first_lsn == expected || mutants.has(Mutant::NoLsnChain)) {
+                // A.
+                if mutants.has(Mutant::NoLookAhead) {
+                    self.out.promise = self.out.promise.max(frame.header.durable_lsn);
+                }
+                self.expected = Some(frame.header.next_lsn);
+                at += frame.blocks;
+                span.end_position = at;
+                continue;
+            }
+            let own = |frame: &&Found| frame.header.seg_uid == segment.header.uid;
+            let behind = frames.found[frames.found.partition_point(|f| f.position() < at)..].iter();
+            let wanted = if mutants.has(Mutant::MarkNotSteppedOver) { expected.next() } else { expected };
+            let resume = behind.filter(counts).filter(own).find(|frame| frame.header.first_lsn >= wanted);
+            if let Some(frame) = resume.filter(|frame| frame.header.first_lsn == expected) {
+                // B: nothing is missing in front of it.
+                self.out.lost_marks += 1;
+                at = frame.position();
+                continue;
+            }
+            let from = expected.max(self.floor());
+            let first = self.alive_from(from);
+            let until = resume.map(|frame| frame.header.first_lsn.prev()).or(limit);
+            let dead = until.is_some_and(|until| first > until);
+            if !dead && self.out.promise < first {
+                // G, or M where nothing was begun.
+                self.tear(segment, frames, at, first.prev());
+                self.expected = Some(first);
+                return false;
+            }
+            let Some(until) = until else {
+                // F: what is missing may reach up to a segment that the chain does not reach.
+                return true;
+            };
+            if !dead {
+                // D, E.
+                let last = until.min(self.out.promise);
+                self.report(segment.slot, at, from, last, "a promised frame does not check out");
+                if last < until {
+                    // The rest of the hole is above every promise: there the log was torn.
+                    self.tear(segment, frames, at, last);
+                    self.expected = Some(last.next());
+                    return false;
+                }
+            }
+            // C, if it was dead.
+            self.expected = Some(expected.max(until.next()));
+            match resume {
+                Some(frame) => at = frame.position(),
+                None => return true,
+            }
+        }
+    }
+
+    /// What lies below this is dead and can never be an error.
+    fn floor(&self) -> Lsn {
+        if self.known.mutants.has(Mutant::DeadIsError) { Lsn::ZERO } else { self.known.acked.next() }
+    }
+
+    /// The first LSN from `lsn` on that the sink is not done with.
+    fn alive_from(&self, lsn: Lsn) -> Lsn {
+        self.known.done.iter().fold(lsn, |lsn, (first, next)| if *first <= lsn && lsn < *next { *next } else { lsn })
+    }
+
+    /// Reports `first..=last`, without what the sink is done with.
+    fn report(&mut self, slot: SlotNo, position: u32, first: Lsn, last: Lsn, why: &'static str) {
+        let offset = u64::from(position) * u64::from(self.known.block_len);
+        let mut from = self.alive_from(first);
+        while from <= last {
+            let stop = self.known.done.iter().map(|run| run.0).find(|start| *start > from);
+            let until = stop.map_or(last, |stop| last.min(stop.prev()));
+            self.out.corruption.push(Corruption { slot, offset, first: from, last: until, why });
+            from = self.alive_from(until.next());
+        }
+    }
+
+    /// Notes what an unclean stop left behind the end.
+    fn tear(&mut self, segment: &Segment, frames: &Frames, at: u32, end: Lsn) {
+        let behind = &frames.found[frames.found.partition_point(|f| f.position() < at)..];
+        let stranded_frames = behind.iter().filter(|frame| frame.whole).count() as u64;
+        let begun = behind.len() as u64 - stranded_frames + u64::from(frames.broken.contains(&at));
+        if begun + stranded_frames > 0 {
+            let offset = u64::from(at) * u64::from(self.known.block_len);
+            self.out.torn = Some(TornTail { slot: segment.slot, offset, end, broken_frames: begun, stranded_frames });
+        }
+    }
+
+    /// H: a log that was closed in order ends where it was closed.
+    fn check_clean(&mut self) {
+        let Some(clean) = self.known.clean.filter(|clean| self.out.end > clean.lsn.max(self.known.acked)) else {
+            return;
+        };
+        let slot = self.out.spans.last().map_or(SlotNo(0), |span| self.segments[span.index].slot);
+        let position = self.out.spans.last().map_or(0, |span| span.end_position);
+        let first = clean.lsn.max(self.known.acked).next();
+        self.report(slot, position, first, self.out.end, "the log goes on behind the end at which it was closed");
+    }
+}
+
+fn frame_at(frames: &Frames, position: u32) -> Option<&Found> {
+    let at = frames.found.binary_search_by_key(&position, Found::position).ok()?;
+    frames.found.get(at)
+}

@@ -1,0 +1,262 @@
+//! The places of segments: prepared ahead, used, used again, removed when there are too many.
+//!
+//! ```text
+//!            Prepare            take_free           sealed, and a durable
+//!   absent ─────────► preparing ───► free ───► live ─── cursor at its end ──► free (≤ spare_max)
+//!      ▲                  │ failed: retried       ▲                       └─► retiring ──┐
+//!      │                  ▼ after 1 s             │                            Remove    │
+//!      │              unprepared ─────────────────┘ (Prepare first)                      │
+//!      └─────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! W4: a slot is free only when a *durable* cursor is at or past the end of what it holds, and
+//! nothing of it is in flight. A full disk is no failure: the log waits for a slot or for space.
+
+use std::time::Duration;
+
+use crate::lsn::{Lsn, SegmentUid, SlotNo};
+use crate::time::Instant;
+use crate::wal::arena::Arena;
+use crate::wal::config::Room;
+use crate::wal::op::{FileId, LogId, Op};
+use crate::wal::recovery::Recovered;
+use crate::wal::segment::{HEADER_BLOCKS, write_free_mark};
+use crate::wal::segments::SegmentTable;
+use crate::wal::writer::NUMBER_MASK;
+
+/// How long a failed preparation waits.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Slot {
+    Absent,
+    Unprepared,
+    Preparing,
+    Free,
+    /// `last` is the last LSN put into it; `None` while it is being filled.
+    Live {
+        uid: SegmentUid,
+        last: Option<Lsn>,
+    },
+    Retiring,
+}
+
+/// How much a free slot is wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Want {
+    /// Not yet.
+    Nothing,
+    /// One should be ready.
+    Ahead,
+    /// Somebody waits.
+    Urgent,
+}
+
+/// A preparation under way.
+#[derive(Clone, Copy, Debug)]
+struct Preparing {
+    number: u32,
+    slot: SlotNo,
+    urgent: bool,
+}
+
+pub(super) struct Slots {
+    log: LogId,
+    block_len: u32,
+    segment_len: u64,
+    slots_max: usize,
+    spare_max: usize,
+    slots: Vec<Slot>,
+    preparing: Vec<Preparing>,
+    removing: Option<(u32, SlotNo)>,
+    retry_at: Option<Instant>,
+    number: u32,
+}
+
+impl Slots {
+    pub(super) fn new(log: LogId, slots_max: u32, spare_max: u32, recovered: &Recovered) -> Self {
+        let mut slots = Self {
+            log,
+            block_len: recovered.meta.block_len,
+            segment_len: recovered.meta.segment_len,
+            slots_max: slots_max.max(2) as usize,
+            spare_max: spare_max.max(1) as usize,
+            slots: Vec::new(),
+            preparing: Vec::with_capacity(2),
+            removing: None,
+            retry_at: None,
+            number: 0,
+        };
+        for slot in &recovered.unprepared {
+            slots.set(*slot, Slot::Unprepared);
+        }
+        for slot in &recovered.free {
+            slots.set(*slot, Slot::Free);
+        }
+        for live in &recovered.live {
+            slots.set(live.slot, Slot::Live { uid: live.uid, last: Some(live.end) });
+        }
+        slots
+    }
+
+    fn set(&mut self, slot: SlotNo, state: Slot) {
+        let at = slot.0 as usize;
+        if at >= self.slots.len() {
+            self.slots.resize(at + 1, Slot::Absent);
+        }
+        self.slots[at] = state;
+    }
+
+    fn count(&self, which: impl Fn(&Slot) -> bool) -> usize {
+        self.slots.iter().filter(|s| which(s)).count()
+    }
+
+    fn position(&self, which: impl Fn(&Slot) -> bool) -> Option<SlotNo> {
+        self.slots.iter().position(which).and_then(|at| u32::try_from(at).ok()).map(SlotNo)
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.count(|s| matches!(s, Slot::Live { .. }))
+    }
+
+    pub(super) fn free(&self) -> usize {
+        self.count(|s| *s == Slot::Free)
+    }
+
+    /// Whether a slot is free now.
+    pub(super) fn has_free(&self) -> bool {
+        self.slots.contains(&Slot::Free)
+    }
+
+    /// Takes a free slot for the segment `uid`.
+    pub(super) fn take_free(&mut self, uid: SegmentUid) -> Option<SlotNo> {
+        let slot = self.position(|s| *s == Slot::Free)?;
+        self.set(slot, Slot::Live { uid, last: None });
+        Some(slot)
+    }
+
+    /// Goes on filling a live slot. Only a mutant does.
+    pub(super) fn reopen(&mut self, slot: SlotNo, uid: SegmentUid) {
+        self.set(slot, Slot::Live { uid, last: None });
+    }
+
+    /// Nothing more is put into this slot; its last LSN is `last`.
+    pub(super) fn seal(&mut self, slot: SlotNo, last: Lsn) {
+        let state = &mut self.slots[slot.0 as usize];
+        let Slot::Live { last: open, .. } = state else {
+            panic!("the slot being filled is live");
+        };
+        *open = Some(last);
+    }
+
+    /// Frees every slot whose entries all lie at or below `limit` and that is not `busy`.
+    pub(super) fn release(&mut self, limit: Lsn, busy: impl Fn(SlotNo) -> bool, segments: &mut SegmentTable) {
+        for (at, state) in self.slots.iter_mut().enumerate() {
+            if let Slot::Live { uid, last: Some(last) } = *state
+                && last <= limit
+                && u32::try_from(at).is_ok_and(|slot| !busy(SlotNo(slot)))
+            {
+                *state = Slot::Free;
+                segments.remove(uid);
+            }
+        }
+    }
+
+    /// Whether a slot would become free if the cursor on disk stood at `acked`.
+    pub(super) fn would_release(&self, acked: Lsn) -> bool {
+        self.slots.iter().any(|s| matches!(s, Slot::Live { last: Some(last), .. } if *last <= acked))
+    }
+
+    /// A slot to prepare: one that is there, or one more if that is allowed.
+    fn next_to_prepare(&self) -> Option<SlotNo> {
+        if let Some(slot) = self.position(|s| *s == Slot::Unprepared) {
+            return Some(slot);
+        }
+        let may_grow = self.count(|s| *s != Slot::Absent) < self.slots_max;
+        let absent =
+            || self.position(|s| *s == Slot::Absent).or_else(|| u32::try_from(self.slots.len()).ok().map(SlotNo));
+        may_grow.then(absent).flatten()
+    }
+
+    /// Whether no slot will come but by release.
+    pub(super) fn is_stuck(&self) -> bool {
+        let waits = self.has_free() || !self.preparing.is_empty() && self.retry_at.is_none();
+        !waits && (self.retry_at.is_some() || self.next_to_prepare().is_none())
+    }
+
+    /// Whether what waits for a slot will get one.
+    pub(super) fn room(&self, waiting: bool) -> Room {
+        match () {
+            () if !waiting || self.has_free() => Room::Ok,
+            () if self.retry_at.is_some() => Room::NoSpace,
+            () if !self.preparing.is_empty() || self.removing.is_some() => Room::Ok,
+            () if self.next_to_prepare().is_some() => Room::Ok,
+            () => Room::Full,
+        }
+    }
+
+    /// One preparation at a time. But one that was begun ahead is paced, and an urgent one behind it ends
+    /// its pauses: then both are done as fast as the disk can.
+    fn may_prepare(&self, want: Want) -> bool {
+        match want {
+            Want::Nothing => false,
+            Want::Ahead => self.preparing.is_empty(),
+            Want::Urgent => self.preparing.len() < 2 && self.preparing.iter().all(|p| !p.urgent),
+        }
+    }
+
+    /// The next preparation or removal.
+    pub(super) fn poll_op(&mut self, now: Instant, want: Want, arena: &mut Arena) -> Option<(u32, Op)> {
+        let may_try = self.retry_at.is_none_or(|at| now >= at);
+        let wanted = self.may_prepare(want) && !self.has_free();
+        if wanted
+            && may_try
+            && let Some(slot) = self.next_to_prepare()
+        {
+            let mut mark = arena.cut((HEADER_BLOCKS * self.block_len) as usize)?;
+            write_free_mark(&mut mark, self.block_len);
+            self.set(slot, Slot::Preparing);
+            let number = self.next_number();
+            let (file, len, urgent) = (FileId::Slot(self.log, slot), self.segment_len, want == Want::Urgent);
+            self.preparing.push(Preparing { number, slot, urgent });
+            return Some((number, Op::Prepare { file, len, mark: mark.freeze(), urgent }));
+        }
+        if self.removing.is_none() && self.free() > self.spare_max {
+            let at = self.slots.iter().rposition(|s| *s == Slot::Free)?;
+            let slot = SlotNo(u32::try_from(at).ok()?);
+            self.set(slot, Slot::Retiring);
+            let number = self.next_number();
+            self.removing = Some((number, slot));
+            return Some((number, Op::Remove { file: FileId::Slot(self.log, slot) }));
+        }
+        None
+    }
+
+    fn next_number(&mut self) -> u32 {
+        self.number = self.number.wrapping_add(1) & NUMBER_MASK;
+        self.number
+    }
+
+    /// A preparation or removal has ended. Returns whether a preparation failed.
+    pub(super) fn handle_completion(&mut self, now: Instant, number: u32, done: bool) -> bool {
+        if let Some((_, slot)) = self.removing.take_if(|(n, _)| *n == number) {
+            // Where removal failed, who knows what is left: prepared before it is used again.
+            self.set(slot, if done { Slot::Absent } else { Slot::Unprepared });
+            if done && self.retry_at.is_some() {
+                self.retry_at = Some(now);
+            }
+            return false;
+        }
+        let Some(at) = self.preparing.iter().position(|p| p.number == number) else {
+            panic!("a completion of something that was asked");
+        };
+        let slot = self.preparing.swap_remove(at).slot;
+        self.set(slot, if done { Slot::Free } else { Slot::Unprepared });
+        self.retry_at = (!done).then(|| now + RETRY_AFTER);
+        !done
+    }
+
+    /// When a failed preparation is tried again.
+    pub(super) fn poll_timeout(&self, want: Want) -> Option<Instant> {
+        self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want))
+    }
+}
