@@ -1,0 +1,144 @@
+//! The open files of a driver: few, found by name, closed when they have long not been used.
+//!
+//! A store may have more segments than a process may have descriptors, and recovery looks at every
+//! one. So at most [`FILES_MAX`] are open at a time. One with an op in flight, or with written bytes
+//! that no sync covers yet, is never closed to make room: its error state lives with the descriptor.
+
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use rustix::io::Errno;
+
+use crate::io::dir::Dir;
+use crate::wal::op::FileId;
+
+/// Open files of a driver, and length of the table that a ring keeps of them.
+pub(super) const FILES_MAX: u32 = 128;
+
+/// An open file, counted as in use until [`Files::release`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Handle {
+    /// Its place in the table, below [`FILES_MAX`] unless everything is in use.
+    pub(super) index: u32,
+    /// Its descriptor.
+    pub(super) fd: RawFd,
+    /// Whether it was opened just now, so that the place holds another file than before.
+    pub(super) fresh: bool,
+}
+
+struct Open {
+    file: FileId,
+    fd: Arc<OwnedFd>,
+    in_flight: u32,
+    unsynced: bool,
+    used: u64,
+}
+
+/// The table.
+pub(super) struct Files {
+    dir: Arc<Dir>,
+    by_name: HashMap<FileId, u32>,
+    places: Vec<Option<Open>>,
+    turn: u64,
+}
+
+impl Files {
+    pub(super) fn new(dir: Arc<Dir>) -> Self {
+        Self {
+            dir,
+            by_name: HashMap::with_capacity(FILES_MAX as usize),
+            places: Vec::with_capacity(FILES_MAX as usize),
+            turn: 0,
+        }
+    }
+
+    /// Whether nothing may be written.
+    pub(super) fn read_only(&self) -> bool {
+        self.dir.read_only
+    }
+
+    /// What offsets, lengths and memory are aligned to.
+    pub(super) fn align(&self) -> usize {
+        self.dir.align
+    }
+
+    /// The file, opened if need be, and in use from now on.
+    pub(super) fn acquire(&mut self, file: FileId, unsynced: bool) -> Result<Handle, Errno> {
+        self.turn += 1;
+        let (index, fresh) = match self.by_name.get(&file) {
+            Some(index) => (*index, false),
+            None => (self.open(file)?, true),
+        };
+        let open = self.places[index as usize].as_mut().expect("a named place holds a file");
+        open.in_flight += 1;
+        open.unsynced |= unsynced;
+        open.used = self.turn;
+        Ok(Handle { index, fd: open.fd.as_raw_fd(), fresh })
+    }
+
+    /// The descriptor of a file in use, shared with a thread.
+    pub(super) fn share(&self, handle: Handle) -> Arc<OwnedFd> {
+        Arc::clone(&self.places[handle.index as usize].as_ref().expect("a file in use is open").fd)
+    }
+
+    /// Ends a use; `synced` if it was a sync that went well.
+    pub(super) fn release(&mut self, index: u32, synced: bool) {
+        let open = self.places[index as usize].as_mut().expect("a file in use is open");
+        assert!(open.in_flight > 0, "a file is released as often as acquired");
+        open.in_flight -= 1;
+        if synced {
+            open.unsynced = false;
+        }
+    }
+
+    /// Closes a file that is about to go away; its place in the table.
+    pub(super) fn forget(&mut self, file: FileId) -> Option<u32> {
+        let index = self.by_name.remove(&file)?;
+        let open = self.places[index as usize].take().expect("a named place holds a file");
+        assert!(open.in_flight == 0, "{file} is removed while an op on it is in flight");
+        Some(index)
+    }
+
+    /// Closes what is not in use, so that the next op finds what has that name then.
+    pub(super) fn forget_idle(&mut self) {
+        for place in &mut self.places {
+            if let Some(open) = place.take_if(|open| open.in_flight == 0 && !open.unsynced) {
+                self.by_name.remove(&open.file);
+            }
+        }
+    }
+
+    fn open(&mut self, file: FileId) -> Result<u32, Errno> {
+        let fd = Arc::new(self.dir.open(file)?);
+        let index = self.place();
+        let open = Open { file, fd, in_flight: 0, unsynced: false, used: self.turn };
+        self.places[index as usize] = Some(open);
+        self.by_name.insert(file, index);
+        Ok(index)
+    }
+
+    /// A place that is or becomes empty: in the end the table grows rather than refuse an op.
+    fn place(&mut self) -> u32 {
+        if let Some(empty) = self.places.iter().position(Option::is_none) {
+            return narrow(empty);
+        }
+        if self.places.len() >= FILES_MAX as usize {
+            let idle = |open: &Open| open.in_flight == 0 && !open.unsynced;
+            let places = self.places.iter().enumerate();
+            let oldest =
+                places.filter_map(|(index, open)| open.as_ref().filter(|o| idle(o)).map(|o| (o.used, index))).min();
+            if let Some((_, index)) = oldest {
+                let closed = self.places[index].take().expect("the oldest place holds a file");
+                self.by_name.remove(&closed.file);
+                return narrow(index);
+            }
+        }
+        self.places.push(None);
+        narrow(self.places.len() - 1)
+    }
+}
+
+fn narrow(index: usize) -> u32 {
+    u32::try_from(index).expect("a process has fewer than 2^32 descriptors")
+}

@@ -1,0 +1,69 @@
+//! Whether this process is a forked child of the one that opened a queue: its handles must refuse to
+//! work there, since the queue's threads and memory stayed behind.
+//!
+//! A handler of `fork` counts generations, so that a push can ask with one load of a word that never
+//! changes while the process lives.
+
+#[cfg(not(loom))]
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+#[cfg(not(loom))]
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+#[cfg(not(loom))]
+unsafe extern "C" {
+    /// As in `pthread_atfork(3)`; the crate `libc` lacks it for Linux.
+    fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> libc::c_int;
+}
+
+#[cfg(not(loom))]
+extern "C" fn in_child() {
+    // ORDERING: Relaxed: a child has one thread.
+    GENERATION.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The process that something was made in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Home(#[cfg(not(loom))] u32);
+
+impl Home {
+    /// This process.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn here() -> Self {
+        static HANDLER: std::sync::Once = std::sync::Once::new();
+        HANDLER.call_once(|| {
+            // SAFETY: the handler does nothing but add to a static number.
+            unsafe { pthread_atfork(None, None, Some(in_child)) };
+        });
+        // ORDERING: Relaxed: the word changes in children only, before they run anything else.
+        Self(GENERATION.load(Ordering::Relaxed))
+    }
+
+    /// Whether this is still that process.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    #[must_use]
+    pub fn is_here(self) -> bool {
+        // ORDERING: as in `here`.
+        GENERATION.load(Ordering::Relaxed) == self.0
+    }
+
+    /// Loom's models do not fork, and its atomics cannot be static.
+    #[cfg(loom)]
+    #[must_use]
+    pub const fn here() -> Self {
+        Self()
+    }
+
+    /// See above.
+    #[cfg(loom)]
+    #[must_use]
+    pub const fn is_here(self) -> bool {
+        true
+    }
+}

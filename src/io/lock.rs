@@ -1,0 +1,175 @@
+//! One process per directory: an advisory lock on the file `LOCK`.
+//!
+//! ```text
+//!   open LOCK ─► flock ──given──► still the file of that name? ──yes──► write the pid ─► held
+//!       ▲          │refused                  │no: someone removed it
+//!       └─ pause ◄─┴─────────────────────────┘          (time is up: Locked { pid })
+//! ```
+//! The kernel gives the lock up when the last descriptor of it is closed, so a killed process leaves
+//! none behind. Two things could keep it longer, and both are closed off:
+//!
+//! | who                              | what is done                                        |
+//! |----------------------------------|-----------------------------------------------------|
+//! | a program that a child executes  | `O_CLOEXEC`                                         |
+//! | a child that only forks          | a handler of `fork` closes the child's descriptor   |
+//!
+//! The pid in the file is for people. Nothing is decided by it.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Once;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::io::IoOpenError;
+
+/// Name of the file that is locked.
+pub(super) const LOCK_NAME: &str = "LOCK";
+/// How long to pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// A held lock; dropping it lets go.
+#[derive(Debug)]
+pub(super) struct Lock {
+    fd: ManuallyDrop<OwnedFd>,
+    /// The process that took it: a forked child must not let go of its parent's lock.
+    pid: u32,
+}
+
+impl Lock {
+    /// Locks `dir`, waiting for at most `wait`.
+    pub(super) fn acquire(dir: &Path, dir_fd: BorrowedFd<'_>, wait: Duration) -> Result<Self, IoOpenError> {
+        let path = dir.join(LOCK_NAME);
+        let begun = Instant::now();
+        loop {
+            let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let fd = rustix::fs::openat(dir_fd, LOCK_NAME, flags, Mode::RUSR | Mode::WUSR)
+                .map_err(|errno| IoOpenError::new("create", &path, errno))?;
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) if is_still_named(dir_fd, &fd) => return Ok(Self::held(fd)),
+                Ok(()) | Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => {
+                    let left = wait.saturating_sub(begun.elapsed());
+                    if left.is_zero() {
+                        return Err(IoOpenError::Locked { dir: dir.to_path_buf(), pid: read_pid(&fd) });
+                    }
+                    thread::sleep(left.min(PAUSE));
+                }
+                Err(errno) => return Err(IoOpenError::new("lock", &path, errno)),
+            }
+        }
+    }
+
+    fn held(fd: OwnedFd) -> Self {
+        let pid = std::process::id();
+        // Best effort: the pid helps whoever is refused, and a full disk must not keep us out.
+        let text = format!("{pid}\n");
+        let _ = rustix::fs::ftruncate(&fd, 0);
+        let _ = rustix::io::pwrite(&fd, text.as_bytes(), 0);
+        in_children::close_after_fork(fd.as_raw_fd());
+        Self { fd: ManuallyDrop::new(fd), pid }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.pid != std::process::id() {
+            // In a child the descriptor is closed already, and its number may be another file's.
+            return;
+        }
+        in_children::forget(self.fd.as_raw_fd());
+        // Explicitly, so that a child forked a moment ago does not keep it.
+        let _ = rustix::fs::flock(&*self.fd, FlockOperation::Unlock);
+        // SAFETY: `fd` is not used again: this is its owner's drop.
+        unsafe { ManuallyDrop::drop(&mut self.fd) };
+    }
+}
+
+/// Whether the name still leads to the file that was locked.
+fn is_still_named(dir_fd: BorrowedFd<'_>, fd: &OwnedFd) -> bool {
+    let named = rustix::fs::statat(dir_fd, LOCK_NAME, AtFlags::SYMLINK_NOFOLLOW);
+    let locked = rustix::fs::fstat(fd);
+    matches!((named, locked), (Ok(a), Ok(b)) if a.st_dev == b.st_dev && a.st_ino == b.st_ino)
+}
+
+/// The pid that the holder wrote.
+fn read_pid(fd: &OwnedFd) -> Option<u32> {
+    let mut text = [0; 16];
+    let len = rustix::io::pread(fd, &mut text, 0).ok()?;
+    std::str::from_utf8(&text[..len]).ok()?.trim().parse().ok()
+}
+
+/// The descriptors that a forked child closes.
+mod in_children {
+    use super::{Once, RawFd};
+
+    /// Locks of one process beyond this number are not closed in its children.
+    const LOCKS_MAX: usize = 256;
+
+    #[cfg(not(loom))]
+    unsafe extern "C" {
+        /// As in `pthread_atfork(3)`; the crate `libc` lacks it for Linux.
+        fn pthread_atfork(
+            prepare: Option<extern "C" fn()>,
+            parent: Option<extern "C" fn()>,
+            child: Option<extern "C" fn()>,
+        ) -> libc::c_int;
+    }
+
+    #[cfg(not(loom))]
+    static HELD: [crate::sync::atomic::AtomicI32; LOCKS_MAX] =
+        [const { crate::sync::atomic::AtomicI32::new(-1) }; LOCKS_MAX];
+
+    #[cfg(not(loom))]
+    fn replace(from: RawFd, to: RawFd) {
+        use crate::sync::atomic::Ordering::Relaxed;
+        for slot in &HELD {
+            // ORDERING: Relaxed: a slot carries nothing but itself, and `fork` copies memory as it is.
+            if slot.compare_exchange(from, to, Relaxed, Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    #[cfg(not(loom))]
+    pub(super) fn close_after_fork(fd: RawFd) {
+        static HANDLER: Once = Once::new();
+        HANDLER.call_once(|| {
+            // SAFETY: the handler does nothing but close descriptors, which may be done in a forked
+            // child of a process with threads.
+            unsafe { pthread_atfork(None, None, Some(in_child)) };
+        });
+        replace(-1, fd);
+    }
+
+    #[cfg(not(loom))]
+    pub(super) fn forget(fd: RawFd) {
+        replace(fd, -1);
+    }
+
+    #[cfg(not(loom))]
+    extern "C" fn in_child() {
+        for slot in &HELD {
+            // ORDERING: Relaxed: a child has one thread.
+            let fd = slot.swap(-1, crate::sync::atomic::Ordering::Relaxed);
+            if fd >= 0 {
+                // SAFETY: the table holds descriptors of held locks only, and `Lock::drop` never
+                // closes one in a child.
+                unsafe { libc::close(fd) };
+            }
+        }
+    }
+
+    /// Loom's atomics cannot be static, and its models open no directory.
+    #[cfg(loom)]
+    pub(super) fn close_after_fork(_: RawFd) {
+        let _ = (LOCKS_MAX, Once::new());
+    }
+
+    #[cfg(loom)]
+    pub(super) fn forget(_: RawFd) {}
+}

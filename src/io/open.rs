@@ -1,0 +1,195 @@
+//! Opens a directory: locks it, asks it what it can do, chooses the driver.
+//!
+//! ```text
+//!   any thread                              the flush thread
+//!   open ──► lock ──► probe ──► Opened ────► into_disk ──► Box<dyn Disk>
+//!                                 │
+//!                                 └► report: driver, direct, durable, notes
+//! ```
+//! A ring of io_uring belongs to the thread that made it, so `open` only tries whether one can be
+//! had, and [`Opened::into_disk`] makes the one that is used.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::io::dir::{DIR_MODE, Dir};
+use crate::io::lock::{LOCK_NAME, Lock};
+use crate::io::threads::ThreadsDisk;
+use crate::io::uring::{Refusal, UringDisk, UringError};
+use crate::io::{Disk, DiskReport, IoOpenError, probe, uring};
+use crate::wal::block::Pool;
+
+/// Which driver carries out the log's ops.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Io {
+    /// io_uring, and threads where the kernel refuses it.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// Worker threads with plain system calls.
+    Threads,
+}
+
+/// How to open a directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IoConfig {
+    /// Which driver.
+    pub choice: Io,
+    /// How long to wait for another process to let go of the directory.
+    pub lock_wait: Duration,
+    /// Whether to create the directory, and what lies above it, when it is missing.
+    pub create: bool,
+    /// Only look: takes no lock, creates nothing, refuses every op that writes. Meant for inspectors
+    /// beside a running queue.
+    pub read_only: bool,
+}
+
+/// A directory that is locked and understood; becomes a disk on the thread that will drive it.
+#[derive(Debug)]
+pub struct Opened {
+    dir: Arc<Dir>,
+    choice: Io,
+    report: DiskReport,
+}
+
+/// Opens `dir`.
+///
+/// # Errors
+/// See [`IoOpenError`]. A refused opener has changed nothing in the directory.
+pub fn open(dir: &Path, config: IoConfig) -> Result<Opened, IoOpenError> {
+    let fd = open_dir(dir, config)?;
+    let lock = if config.read_only {
+        None
+    } else {
+        rustix::fs::accessat(&fd, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+            .map_err(|errno| IoOpenError::new("write in", dir, errno))?;
+        Some(Lock::acquire(dir, fd.as_fd(), config.lock_wait)?)
+    };
+    let sample = [LOCK_NAME, "META"]
+        .into_iter()
+        .find(|name| rustix::fs::accessat(&fd, *name, Access::EXISTS, AtFlags::empty()).is_ok());
+    let probed = probe::probe(fd.as_fd(), sample).map_err(|errno| IoOpenError::new("examine", dir, errno))?;
+    let mut report = DiskReport {
+        driver: "",
+        direct: probed.direct,
+        durable: probed.durable,
+        file_system: probed.file_system,
+        block_len_min: probed.block_len_min,
+        notes: probed.notes,
+    };
+    let choice = choose(config.choice, &mut report)?;
+    let align = usize::try_from(report.block_len_min).unwrap_or(usize::MAX);
+    let path = dir.to_path_buf();
+    let dir = Dir { path, fd, direct: report.direct, align, read_only: config.read_only, _lock: lock };
+    Ok(Opened { dir: Arc::new(dir), choice, report })
+}
+
+/// The driver that can be had, and its name in the report.
+fn choose(choice: Io, report: &mut DiskReport) -> Result<Io, IoOpenError> {
+    let fall_back = match choice {
+        Io::Threads => None,
+        Io::Auto | Io::Uring => match uring::try_setup() {
+            Ok(()) => {
+                report.driver = "io_uring";
+                return Ok(choice);
+            }
+            Err(refusal) => Some(refusal),
+        },
+    };
+    report.driver = "threads";
+    match fall_back {
+        None => {}
+        Some(refusal) if choice == Io::Auto => report.notes.push(fall_back_note(&refusal)),
+        Some(Refusal { errno, remedy }) => return Err(IoOpenError::UringRefused { errno, remedy }),
+    }
+    Ok(Io::Threads)
+}
+
+fn fall_back_note(refusal: &Refusal) -> String {
+    let error = std::io::Error::from_raw_os_error(refusal.errno);
+    format!("threads carry out the writes, as the kernel refuses io_uring ({error}): {}", refusal.remedy)
+}
+
+/// Opens the directory, created if it is missing and may be.
+fn open_dir(dir: &Path, config: IoConfig) -> Result<OwnedFd, IoOpenError> {
+    let open = || rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let opened = match open() {
+        Err(Errno::NOENT) if config.create && !config.read_only => {
+            create_dirs(dir)?;
+            open()
+        }
+        other => other,
+    };
+    opened.map_err(|errno| IoOpenError::new("open", dir, errno))
+}
+
+/// Creates a directory and what lies above it, each name made durable in the directory above.
+fn create_dirs(dir: &Path) -> Result<(), IoOpenError> {
+    let error = |errno| IoOpenError::new("create", dir, errno);
+    let above = match dir.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return Ok(()),
+    };
+    match rustix::fs::mkdir(dir, DIR_MODE) {
+        Err(Errno::NOENT) if above != Path::new(".") => {
+            create_dirs(above)?;
+            // Someone else may have been faster.
+            match rustix::fs::mkdir(dir, DIR_MODE) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(error(errno)),
+            }
+        }
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(error(errno)),
+    }
+    let fd = rustix::fs::open(above, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    match fd.and_then(rustix::fs::fsync) {
+        // A directory that may be searched but not read cannot be synced by us: not our refusal.
+        Ok(()) | Err(Errno::ACCESS | Errno::INVAL) => Ok(()),
+        Err(errno) => Err(error(errno)),
+    }
+}
+
+impl Opened {
+    /// What the disk will be. The disk's own report is newer: it may hold more notes.
+    #[must_use]
+    pub fn report(&self) -> &DiskReport {
+        &self.report
+    }
+
+    /// The disk. To be called on the thread that will drive it and drop it; `pool` is the memory
+    /// whose blocks will travel, registered with the kernel where that works.
+    ///
+    /// # Errors
+    /// When a helper thread cannot be started, or io_uring was demanded and is refused after all.
+    pub fn into_disk(self, pool: &Pool) -> Result<Box<dyn Disk>, IoOpenError> {
+        let Self { dir, choice, mut report } = self;
+        let path = dir.path.clone();
+        let start =
+            |source| IoOpenError::Io { what: "start the threads and doorbells for", path: path.clone(), source };
+        if choice != Io::Threads {
+            match UringDisk::new(Arc::clone(&dir), report.clone(), pool) {
+                Ok(disk) => return Ok(Box::new(disk)),
+                Err(UringError::Other(source)) => return Err(start(source)),
+                Err(UringError::Refused(refusal)) if choice == Io::Auto => {
+                    report.driver = "threads";
+                    report.notes.push(fall_back_note(&refusal));
+                }
+                Err(UringError::Refused(Refusal { errno, remedy })) => {
+                    return Err(IoOpenError::UringRefused { errno, remedy });
+                }
+            }
+        }
+        match ThreadsDisk::new(dir, report) {
+            Ok(disk) => Ok(Box::new(disk)),
+            Err(source) => Err(start(source)),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! A look at META before anything is opened for real: the memory pool must fit the frames of a store
+//! that is there already, and the pool comes before the disk.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use crate::wal::meta::Meta;
+
+/// Longest part of META in which both copies of the description lie.
+const LOOK_LEN: u64 = 65_536 + 4096;
+
+/// The store's description, if there is a store and it can be read. Whatever is wrong with it, recovery
+/// will say.
+#[must_use]
+pub fn peek_meta(dir: &Path) -> Option<Meta> {
+    let mut bytes = Vec::new();
+    File::open(dir.join("META")).ok()?.take(LOOK_LEN).read_to_end(&mut bytes).ok()?;
+    Meta::read(&bytes).ok()
+}

@@ -1,0 +1,293 @@
+//! The driver without io_uring: worker threads that make plain system calls.
+//!
+//! ```text
+//!  flush core ── jobs ──► workers   pwritev2(RWF_DSYNC), pread, fdatasync
+//!      ▲                    │
+//!      └────── done ◄───────┴──── helper (prepare, remove, quarantine, list)
+//! ```
+//! The same promises as the ring, one wake-up more per commit. What a system call's result leads to
+//! is decided in `transfer.rs`, for both drivers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustix::io::{Errno, IoSlice, ReadWriteFlags};
+
+use crate::io::dir::Dir;
+use crate::io::files::Files;
+use crate::io::preparer::Preparer;
+use crate::io::transfer::{Buffer, Call, Dsync, Step, Transfer, Work};
+use crate::io::{Disk, DiskReport, Wake, refuse_write, wake};
+use crate::wal::op::{Completion, Op, Token};
+
+/// Worker threads: two commits at a time, or a commit beside a read.
+const WORKERS: usize = 2;
+/// Room for jobs, so that none allocates; more of them grow it once.
+const JOBS: usize = 256;
+
+/// The driver.
+pub(super) struct ThreadsDisk {
+    /// Dropped first: its thread delivers into `shared`.
+    preparer: Option<Preparer>,
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    files: Files,
+    dsync: Dsync,
+    report: DiskReport,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A job came, or the end.
+    work: Condvar,
+    /// A completion came, or the doorbell rang.
+    news: Condvar,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    done: VecDeque<Done>,
+    rang: bool,
+    closing: bool,
+}
+
+struct Job {
+    work: Work,
+    fd: Arc<OwnedFd>,
+    index: u32,
+}
+
+struct Done {
+    completion: Completion,
+    /// Of a worker's op: the file's place, what was learned of `RWF_DSYNC`, whether it was a sync.
+    of_file: Option<(u32, Dsync, bool)>,
+}
+
+impl Wake for Shared {
+    fn wake(&self) {
+        self.state.lock().rang = true;
+        self.news.notify_one();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Doorbell(threads)")
+    }
+}
+
+impl ThreadsDisk {
+    /// Starts the threads.
+    pub(super) fn new(dir: Arc<Dir>, report: DiskReport) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                jobs: VecDeque::with_capacity(JOBS),
+                done: VecDeque::with_capacity(JOBS),
+                rang: false,
+                closing: false,
+            }),
+            work: Condvar::new(),
+            news: Condvar::new(),
+        });
+        let deliver = {
+            let shared = Arc::clone(&shared);
+            Box::new(move |completion| shared.deliver(Done { completion, of_file: None }))
+        };
+        let files = Files::new(Arc::clone(&dir));
+        let preparer = Some(Preparer::new(dir, deliver)?);
+        let mut disk = Self { preparer, shared, workers: Vec::new(), files, dsync: Dsync::Untried, report };
+        for number in 0..WORKERS {
+            let shared = Arc::clone(&disk.shared);
+            let thread = std::thread::Builder::new().name(format!("ringwal-io-{number}")).spawn(move || {
+                wake::block_signals();
+                shared.work();
+            })?;
+            disk.workers.push(thread);
+        }
+        Ok(disk)
+    }
+
+    fn start(&mut self, token: Token, op: Op) -> Result<(), Completion> {
+        let align = self.files.align();
+        let (file, offset, transfer, buffer, unsynced) = match op {
+            Op::Write { file, offset, block, dsync } => {
+                (file, offset, Transfer::write(block.len(), align, dsync, self.dsync), Buffer::Out(block), !dsync)
+            }
+            Op::Read { file, offset, block } => {
+                (file, offset, Transfer::read(block.len(), align), Buffer::In(block), false)
+            }
+            Op::Sync { file } => (file, 0, Transfer::sync(), Buffer::None, false),
+            helper => {
+                self.preparer.as_ref().expect("the helper lives as long as the disk").submit(token, helper);
+                return Ok(());
+            }
+        };
+        let work = Work { token, file, offset, transfer, buffer };
+        let handle = match self.files.acquire(file, unsynced) {
+            Ok(handle) => handle,
+            Err(errno) => return Err(work.finish(Step::Failed { errno: errno.raw_os_error(), detail: "cannot open" })),
+        };
+        let job = Job { work, fd: self.files.share(handle), index: handle.index };
+        self.shared.state.lock().jobs.push_back(job);
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Takes over what a worker's op changed.
+    fn settle(&mut self, done: Done) -> Completion {
+        if let Some((index, dsync, is_sync)) = done.of_file {
+            self.files.release(index, is_sync && done.completion.result.is_ok());
+            if dsync != Dsync::Untried && self.dsync == Dsync::Untried {
+                self.dsync = dsync;
+                if dsync == Dsync::Missing {
+                    self.report.notes.push(super::DSYNC_MISSING.to_owned());
+                }
+            }
+        }
+        done.completion
+    }
+}
+
+impl Disk for ThreadsDisk {
+    fn submit(&mut self, token: Token, op: Op) {
+        let refused = match refuse_write(self.files.read_only(), token, &op) {
+            Some(completion) => Err(completion),
+            None => {
+                if let Op::Remove { file } = &op {
+                    self.files.forget(*file);
+                }
+                if matches!(op, Op::List { .. }) && self.files.read_only() {
+                    // Somebody else may have removed a file and made another of its name.
+                    self.files.forget_idle();
+                }
+                self.start(token, op)
+            }
+        };
+        if let Err(completion) = refused {
+            self.shared.deliver(Done { completion, of_file: None });
+        }
+    }
+
+    fn complete(&mut self, timeout: Option<Duration>) -> Option<Completion> {
+        let deadline = match timeout {
+            None => None,
+            Some(Duration::ZERO) => {
+                let done = self.shared.state.lock().done.pop_front();
+                return done.map(|done| self.settle(done));
+            }
+            Some(timeout) => Instant::now().checked_add(timeout),
+        };
+        let done = {
+            let mut state = self.shared.state.lock();
+            while state.done.is_empty() && !state.rang {
+                match deadline {
+                    None => self.shared.news.wait(&mut state),
+                    Some(at) => {
+                        if self.shared.news.wait_until(&mut state, at).timed_out() {
+                            break;
+                        }
+                    }
+                }
+            }
+            let done = state.done.pop_front();
+            if done.is_none() {
+                state.rang = false;
+            }
+            done
+        };
+        done.map(|done| self.settle(done))
+    }
+
+    fn doorbell(&self) -> Arc<dyn Wake> {
+        self.shared.clone()
+    }
+
+    fn report(&self) -> DiskReport {
+        self.report.clone()
+    }
+}
+
+impl Drop for ThreadsDisk {
+    /// Waits for what is in flight; the helper's queue is left undone.
+    fn drop(&mut self) {
+        drop(self.preparer.take());
+        self.shared.state.lock().closing = true;
+        self.shared.work.notify_all();
+        for worker in self.workers.drain(..) {
+            // A panic of a worker has been printed; drop must not add one.
+            let _ = worker.join();
+        }
+        // Whoever keeps the doorbell keeps `shared`, and must not keep the blocks in it.
+        self.shared.state.lock().done.clear();
+    }
+}
+
+impl Shared {
+    fn deliver(&self, done: Done) {
+        self.state.lock().done.push_back(done);
+        self.news.notify_one();
+    }
+
+    /// A worker's life: takes jobs until there are none and none will come.
+    fn work(&self) {
+        loop {
+            let job = {
+                let mut state = self.state.lock();
+                loop {
+                    if let Some(job) = state.jobs.pop_front() {
+                        break job;
+                    }
+                    if state.closing {
+                        return;
+                    }
+                    self.work.wait(&mut state);
+                }
+            };
+            let Job { mut work, fd, index } = job;
+            let step = loop {
+                let result = call(&fd, &mut work);
+                match work.transfer.result(result) {
+                    Step::Again => {}
+                    end => break end,
+                }
+            };
+            drop(fd);
+            let of_file = Some((index, work.transfer.dsync(), matches!(work.buffer, Buffer::None)));
+            self.deliver(Done { completion: work.finish(step), of_file });
+        }
+    }
+}
+
+/// Makes the system call that is due: bytes, or an error number below zero.
+fn call(fd: &OwnedFd, work: &mut Work) -> i32 {
+    let result = match (work.transfer.call(), &mut work.buffer) {
+        (Call::Write { from, dsync: true }, Buffer::Out(block)) => {
+            let rest = [IoSlice::new(&block[from..])];
+            rustix::io::pwritev2(fd, &rest, work.offset + from as u64, ReadWriteFlags::DSYNC)
+        }
+        (Call::Write { from, dsync: false }, Buffer::Out(block)) => {
+            rustix::io::pwrite(fd, &block[from..], work.offset + from as u64)
+        }
+        (Call::Read { from }, Buffer::In(block)) => {
+            rustix::io::pread(fd, &mut block[from..], work.offset + from as u64)
+        }
+        (Call::Sync, _) => rustix::fs::fdatasync(fd).map(|()| 0),
+        (call, buffer) => unreachable!("{call:?} with {buffer:?}"),
+    };
+    match result {
+        Ok(count) => i32::try_from(count).expect("a call moves at most 2 GiB"),
+        Err(Errno::NOSYS) => -libc::EOPNOTSUPP,
+        Err(errno) => -errno.raw_os_error(),
+    }
+}
+
+impl fmt::Debug for ThreadsDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadsDisk({:?})", self.report)
+    }
+}
