@@ -1,0 +1,66 @@
+//! A clock that stands still until somebody moves it.
+
+use std::time::Duration;
+
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::time::{Instant, UnixNanos};
+
+/// A clock in the hands of a test. Clones show the same time.
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock {
+    nanos: Arc<AtomicU64>,
+}
+
+/// What the wall clock shows when a manual clock stands at its start: 2026-01-01.
+const UNIX_START: u64 = 1_767_225_600_000_000_000;
+
+impl ManualClock {
+    /// A clock that shows [`Instant::START`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        // ORDERING: Relaxed: the number alone is what is told; nothing else is published with it.
+        Instant::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
+    /// The same moment as wall-clock time.
+    #[must_use]
+    pub fn unix(&self) -> UnixNanos {
+        UnixNanos(UNIX_START + self.now().as_nanos())
+    }
+
+    /// Moves it on.
+    pub fn advance(&self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        // ORDERING: Relaxed, as in `now`.
+        self.nanos.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Moves it on to `instant`; a moment that has passed changes nothing.
+    pub fn advance_to(&self, instant: Instant) {
+        // ORDERING: Relaxed, as in `now`.
+        self.nanos.fetch_max(instant.as_nanos(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_moves_only_when_told_and_never_back() {
+        let clock = ManualClock::new();
+        let same = clock.clone();
+        assert_eq!(clock.now(), Instant::START);
+        clock.advance(Duration::from_millis(3));
+        assert_eq!(same.now().as_nanos(), 3_000_000);
+        same.advance_to(Instant::from_nanos(1));
+        assert_eq!(clock.now().as_nanos(), 3_000_000);
+    }
+}
