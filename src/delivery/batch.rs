@@ -1,0 +1,337 @@
+//! A run of entries for the sink: raw, as the frames hold it, and decoded, as the sink sees it.
+//!
+//! ```text
+//!  RawBatch   frames: [ Block, Block, … ]     shared with the log: no copy
+//!             entries: [ (lsn, frame, offset, len), … ]
+//!  Batch<T>   RawBatch + [ Delivery { lsn, value, time, attempt }, … ]
+//! ```
+
+use std::fmt;
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::entry::{DecodeError, Entry};
+use crate::lsn::Lsn;
+use crate::schema::Schema;
+use crate::time::{Instant, UnixNanos};
+use crate::wal::block::Block;
+
+/// The records of a frame, and what they share.
+#[derive(Clone, Debug)]
+pub(super) struct RawFrame {
+    pub(super) body: Bytes,
+    pub(super) schema: Arc<Schema>,
+    pub(super) time: UnixNanos,
+    /// When delivery got it.
+    pub(super) arrived: Instant,
+}
+
+/// Bytes of a frame, or of a batch that was made up for a test.
+#[derive(Clone, Debug)]
+pub(super) enum Bytes {
+    Block(Block),
+    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only `Batch::of` makes it"))]
+    Owned(Arc<[u8]>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Block(block) => block,
+            Self::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// Where an entry's bytes are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawEntry {
+    pub(super) lsn: Lsn,
+    /// Which of the batch's frames.
+    pub(super) frame: u32,
+    /// Where its payload begins in the frame's body, and how long it is.
+    pub(super) offset: u32,
+    pub(super) len: u32,
+}
+
+#[derive(Debug)]
+struct Raw {
+    frames: Vec<RawFrame>,
+    entries: Vec<RawEntry>,
+    attempt: u32,
+}
+
+/// A batch before decoding. Cloning counts a reference.
+#[derive(Clone, Debug)]
+pub struct RawBatch(Arc<Raw>);
+
+impl RawBatch {
+    pub(super) fn new(frames: Vec<RawFrame>, entries: Vec<RawEntry>, attempt: u32) -> Self {
+        Self(Arc::new(Raw { frames, entries, attempt }))
+    }
+
+    /// Some of its entries, by index, for another attempt. Frames that nothing is left of are let go.
+    pub(super) fn subset(&self, indexes: &[u32], attempt: u32) -> Self {
+        let mut frames: Vec<RawFrame> = Vec::new();
+        let mut last = None;
+        let entries = indexes.iter().map(|index| {
+            let entry = self.0.entries[*index as usize];
+            if last != Some(entry.frame) {
+                last = Some(entry.frame);
+                frames.push(self.0.frames[entry.frame as usize].clone());
+            }
+            RawEntry { frame: u32_of(frames.len() - 1), ..entry }
+        });
+        let entries = entries.collect();
+        Self::new(frames, entries, attempt)
+    }
+
+    /// How many entries it has.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.entries.len()
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.entries.is_empty()
+    }
+
+    /// Which attempt this is for its entries, the first being 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.attempt
+    }
+
+    /// LSN of entry `index`.
+    #[must_use]
+    pub fn lsn(&self, index: usize) -> Lsn {
+        self.0.entries[index].lsn
+    }
+
+    /// The encoding of entry `index`, 8-byte aligned.
+    #[must_use]
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        let entry = self.0.entries[index];
+        &self.0.frames[entry.frame as usize].body[entry.offset as usize..][..entry.len as usize]
+    }
+
+    /// What entry `index` was encoded as.
+    #[must_use]
+    pub fn schema(&self, index: usize) -> &Schema {
+        &self.frame(index).schema
+    }
+
+    /// When the flush core took the entry out of its ring.
+    #[must_use]
+    pub fn time(&self, index: usize) -> UnixNanos {
+        self.frame(index).time
+    }
+
+    /// Bytes of all entries' encodings.
+    #[must_use]
+    pub fn bytes_len(&self) -> u64 {
+        self.0.entries.iter().map(|entry| u64::from(entry.len)).sum()
+    }
+
+    /// When delivery got its oldest entry.
+    pub(super) fn arrived(&self) -> Option<Instant> {
+        self.0.frames.first().map(|frame| frame.arrived)
+    }
+
+    fn frame(&self, index: usize) -> &RawFrame {
+        &self.0.frames[self.0.entries[index].frame as usize]
+    }
+}
+
+/// Sizes within a frame are below 2³²: its header's fields are that wide.
+pub(super) fn u32_of(len: usize) -> u32 {
+    u32::try_from(len).expect("a frame and a batch are shorter than 4 GiB")
+}
+
+/// An entry at its delivery.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery<T> {
+    /// Its number: rises without gaps, survives restarts, the same at each attempt.
+    pub lsn: Lsn,
+    /// What was pushed.
+    pub value: T,
+    /// When it was taken in, to the precision of a group commit.
+    pub time: SystemTime,
+    /// Which attempt this is, the first being 1; counted over restarts.
+    pub attempt: u32,
+}
+
+/// Entries for the sink, in the order of their LSNs.
+///
+/// Behaves as a slice of [`Delivery`]; iterating over it by value moves the values out.
+pub struct Batch<T> {
+    entries: Vec<Delivery<T>>,
+    raw: RawBatch,
+    /// For each delivery its place in `raw`, when some entries of that did not decode.
+    places: Option<Vec<u32>>,
+    deadline: Option<std::time::Instant>,
+}
+
+/// An entry that is none of this type any more.
+#[derive(Debug)]
+pub struct Undecodable {
+    /// Its index in the [`RawBatch`].
+    pub index: usize,
+    /// Why.
+    pub error: DecodeError,
+}
+
+impl<T: Entry> Batch<T> {
+    /// Decodes a batch; what does not decode, or panics while it does, comes back beside it.
+    #[must_use]
+    pub fn decode(raw: RawBatch, deadline: Option<std::time::Instant>) -> (Self, Vec<Undecodable>) {
+        let mut entries = Vec::with_capacity(raw.len());
+        let mut failed = Vec::new();
+        for index in 0..raw.len() {
+            let (schema, bytes) = (raw.schema(index), raw.bytes(index));
+            // Nothing of ours is left half done by a panic in here: only `bytes` is lent.
+            let decoded = catch_unwind(AssertUnwindSafe(|| T::decode_from(schema, bytes)));
+            match decoded.unwrap_or_else(|_| Err(DecodeError::new("decoding panicked"))) {
+                Ok(value) => entries.push(Delivery {
+                    lsn: raw.lsn(index),
+                    value,
+                    time: system_time(raw.time(index)),
+                    attempt: raw.attempt(),
+                }),
+                Err(error) => failed.push(Undecodable { index, error }),
+            }
+        }
+        let places = (!failed.is_empty()).then(|| {
+            let bad = |index: &usize| failed.binary_search_by_key(index, |failure| failure.index).is_ok();
+            (0..raw.len()).filter(|index| !bad(index)).map(u32_of).collect()
+        });
+        (Self { entries, raw, places, deadline }, failed)
+    }
+
+    /// A batch of these values, numbered from 1, for testing a sink by itself.
+    ///
+    /// # Panics
+    /// When a value cannot be encoded and decoded again.
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = T>) -> Self {
+        let (mut frames, mut entries) = (Vec::new(), Vec::new());
+        for (index, value) in values.into_iter().enumerate() {
+            let mut bytes = Vec::new();
+            value.encode(&mut bytes).expect("the value has an encoding");
+            let frame = u32_of(index);
+            entries.push(RawEntry {
+                lsn: Lsn::FIRST.advance(index as u64),
+                frame,
+                offset: 0,
+                len: u32_of(bytes.len()),
+            });
+            frames.push(RawFrame {
+                body: Bytes::Owned(bytes.into()),
+                schema: Arc::new(T::SCHEMA),
+                time: UnixNanos(0),
+                arrived: Instant::START,
+            });
+        }
+        let (batch, failed) = Self::decode(RawBatch::new(frames, entries, 1), None);
+        assert!(failed.is_empty(), "an encoding does not decode: {failed:?}");
+        batch
+    }
+}
+
+impl<T> Batch<T> {
+    /// The values.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &T> + DoubleEndedIterator {
+        self.entries.iter().map(|delivery| &delivery.value)
+    }
+
+    /// The encoding of entry `index` as it lies in the log, 8-byte aligned.
+    ///
+    /// # Panics
+    /// When there is no such entry.
+    #[must_use]
+    pub fn bytes(&self, index: usize) -> &[u8] {
+        assert!(index < self.entries.len(), "entry {index} of a batch of {}", self.entries.len());
+        self.raw.bytes(self.places.as_ref().map_or(index, |places| places[index] as usize))
+    }
+
+    /// LSN of the first entry; [`Lsn::ZERO`] of an empty batch, which no sink gets.
+    #[must_use]
+    pub fn first(&self) -> Lsn {
+        self.entries.first().map_or(Lsn::ZERO, |delivery| delivery.lsn)
+    }
+
+    /// LSN of the last entry; [`Lsn::ZERO`] of an empty batch, which no sink gets.
+    #[must_use]
+    pub fn last(&self) -> Lsn {
+        self.entries.last().map_or(Lsn::ZERO, |delivery| delivery.lsn)
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Which attempt this is for all its entries, the first being 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.raw.attempt()
+    }
+
+    /// By when the sink should answer; `None`: it may take its time.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<std::time::Instant> {
+        self.deadline
+    }
+}
+
+impl<T> Deref for Batch<T> {
+    type Target = [Delivery<T>];
+
+    fn deref(&self) -> &[Delivery<T>] {
+        &self.entries
+    }
+}
+
+impl<T> IntoIterator for Batch<T> {
+    type Item = Delivery<T>;
+    type IntoIter = std::vec::IntoIter<Delivery<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Batch<T> {
+    type Item = &'a Delivery<T>;
+    type IntoIter = std::slice::Iter<'a, Delivery<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.iter()
+    }
+}
+
+impl<T> fmt::Debug for Batch<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.first(), self.last());
+        write!(f, "Batch({} entries, {first}..={last}, attempt {})", self.len(), self.attempt())
+    }
+}
+
+/// Wall-clock time as the standard library has it.
+pub(super) fn system_time(time: UnixNanos) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(time.0)
+}

@@ -1,0 +1,386 @@
+//! Makes batches of frames, leases them, and says what became of them.
+//!
+//! ```text
+//!   frames ─► pending: [frame│frame│frame]      taken when: count │ bytes │ oldest ≥ linger │ closing
+//!                        │ cut                   cut where: count │ bytes │ attempts change │ cursor full
+//!                        ▼
+//!                     flight ◄── one at a time: what follows waits until each of its entries is
+//!                        │       acked or parked
+//!                        ▼
+//!                     finished ─► Acked { acked, done, attempts } ─► the durable cursor
+//! ```
+//! # Order
+//! Batches leave strictly in the order of LSNs, one at a time; a retry blocks what follows. Order per
+//! thread is promised, and entries of one thread may lie anywhere in the log: were the next batch to
+//! leave while this one waits, its thread's later entries would overtake. Price: a sink that takes
+//! long per batch is not helped by more batches at once, only by longer ones
+//! (`docs/adr/0010-strict-order-one-batch.md`).
+//!
+//! # Nothing is lost, nothing is counted twice
+//! | where an entry is | getter                    | leaves when                                     |
+//! |-------------------|---------------------------|-------------------------------------------------|
+//! | pending           | `pending`                 | taken into a batch                              |
+//! | out               | `in_flight`               | the lease is answered or dropped                |
+//! | waiting           | `waiting`                 | its delay is over, and nothing is being parked  |
+//! | parking           | `parking`                 | the park log has it (or has not: waiting again) |
+//! | finished          | `delivered`, `parked`     | never                                           |
+//!
+//! `taken = pending + in_flight + waiting + parking + delivered + parked` at every step; each is
+//! counted where it stands.
+//!
+//! # A sink that lies
+//! | it does                             | what happens                                                |
+//! |-------------------------------------|-------------------------------------------------------------|
+//! | answers with the wrong number       | all of the batch is retried; `malformed` counts             |
+//! | answers twice, or for another queue | cannot be written: a lease is no copy; `stray` counts       |
+//! | never answers                       | `Overdue`, once; the engine decides                         |
+//! | panics, is dropped                  | the lease is dropped: retry; `dropped_leases` counts        |
+//! | answers in patterns without end     | batches are cut so that any pattern fits into the cursor    |
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::batch::{Bytes, RawBatch, RawEntry, RawFrame, u32_of};
+use crate::delivery::flight::{Flight, State};
+use crate::delivery::lease::{Lease, LeaseId, Returns};
+use crate::delivery::pending::Pending;
+use crate::delivery::progress::{Attempts, Finished};
+use crate::delivery::retry::Chance;
+pub use crate::delivery::seam::{DeliveryConfig, DeliveryCounts, DeliveryEvent, FrameRefused};
+use crate::lsn::Lsn;
+use crate::ring::record::Records;
+use crate::schema::Schema;
+use crate::time::Instant;
+use crate::wal::cursor::Cursor;
+use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameKind};
+
+/// How many batches may be out at once: order demands one.
+pub const IN_FLIGHT_MAX: usize = 1;
+
+/// The state machine of delivery. One owner; feeds one sink.
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub(super) config: DeliveryConfig,
+    pub(super) chance: Chance,
+    pub(super) finished: Finished,
+    pub(super) attempts: Attempts,
+    pub(super) pending: Pending,
+    pub(super) flights: Vec<Flight>,
+    pub(super) next_lsn: Lsn,
+    pub(super) next_lease: u64,
+    pub(super) returns: Arc<Returns>,
+    pub(super) events: VecDeque<DeliveryEvent>,
+    /// The cursor has something new.
+    pub(super) progressed: bool,
+    pub(super) hurried: Lsn,
+    pub(super) closing: bool,
+    pub(super) paused: bool,
+    pub(super) counts: DeliveryCounts,
+}
+
+impl Dispatcher {
+    /// Begins where the recovered cursor says.
+    #[must_use]
+    pub fn new(config: DeliveryConfig, cursor: &Cursor) -> Self {
+        let finished = Finished::new(cursor.acked, &cursor.done);
+        Self {
+            chance: Chance::new(config.seed),
+            next_lsn: finished.first_unfinished(Lsn::FIRST),
+            finished,
+            attempts: Attempts::new(&cursor.attempts),
+            config,
+            pending: Pending::default(),
+            flights: Vec::with_capacity(IN_FLIGHT_MAX),
+            next_lease: 1,
+            returns: Arc::default(),
+            events: VecDeque::new(),
+            progressed: false,
+            hurried: Lsn::ZERO,
+            closing: false,
+            paused: false,
+            counts: DeliveryCounts::default(),
+        }
+    }
+
+    // Getters.
+
+    /// The LSN that the next frame must bring.
+    #[must_use]
+    pub const fn next_lsn(&self) -> Lsn {
+        self.next_lsn
+    }
+
+    /// Every LSN up to this one is done.
+    #[must_use]
+    pub const fn acked(&self) -> Lsn {
+        self.finished.acked()
+    }
+
+    /// Entries that wait to be taken into a batch.
+    #[must_use]
+    pub const fn pending(&self) -> u64 {
+        self.pending.len()
+    }
+
+    /// Bytes of the encodings of all entries that have not had their exit.
+    #[must_use]
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.pending.bytes_len() + self.flights.iter().map(Flight::bytes_len).sum::<u64>()
+    }
+
+    /// Bytes of the encodings of pending entries.
+    #[must_use]
+    pub const fn pending_bytes(&self) -> u64 {
+        self.pending.bytes_len()
+    }
+
+    /// Entries out at the sink.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.flights.iter().map(|flight| flight.counts().0).sum()
+    }
+
+    /// Entries that wait to be offered again.
+    #[must_use]
+    pub fn waiting(&self) -> u64 {
+        self.flights.iter().map(|flight| flight.counts().1).sum()
+    }
+
+    /// Entries on their way into the park log.
+    #[must_use]
+    pub fn parking(&self) -> u64 {
+        self.flights.iter().map(|flight| flight.counts().2).sum()
+    }
+
+    /// Entries that have not had their exit yet, wherever they are.
+    #[must_use]
+    pub fn unfinished(&self) -> u64 {
+        self.pending() + self.in_flight() + self.waiting() + self.parking()
+    }
+
+    /// When delivery got the oldest entry that has not had its exit.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        let taken = self.flights.first().and_then(|flight| flight.batch.arrived());
+        taken.or_else(|| self.pending.oldest().map(|(_, arrived)| arrived))
+    }
+
+    /// How long the oldest entry has been here.
+    #[must_use]
+    pub fn oldest_age(&self, now: Instant) -> Option<Duration> {
+        self.oldest().map(|arrived| now.since(arrived))
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub const fn counts(&self) -> &DeliveryCounts {
+        &self.counts
+    }
+
+    /// Whether there is nothing left to deliver, park or tell.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.flights.is_empty() && self.events.is_empty() && !self.progressed
+    }
+
+    // Commands.
+
+    /// Gives out no batch until [`resume`](Self::resume). What is out may be answered.
+    pub const fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Ends a pause.
+    pub const fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// Entries up to `lsn` do not linger: somebody waits for their delivery.
+    pub fn hurry(&mut self, lsn: Lsn) {
+        self.hurried = self.hurried.max(lsn);
+    }
+
+    /// Changes the most entries of a batch from the next one on, for lengths that adapt.
+    pub const fn set_batch_len_max(&mut self, batch_len_max: usize) {
+        self.config.batch_len_max = batch_len_max;
+    }
+
+    // What comes from outside.
+
+    /// Takes a frame's entries, whose encoding is `schema`'s. What is finished already is left out;
+    /// frames that bring nothing new are no error.
+    ///
+    /// # Errors
+    /// When the frame does not begin at or before [`next_lsn`](Self::next_lsn), or its body is not what
+    /// its header says. Nothing has changed then.
+    pub fn handle_frame(&mut self, now: Instant, frame: Frame, schema: &Schema) -> Result<(), FrameRefused> {
+        let header = frame.header;
+        if header.first_lsn > self.next_lsn {
+            return Err(FrameRefused::Gap { wanted: self.next_lsn, found: header.first_lsn });
+        }
+        match header.kind {
+            FrameKind::Skip => self.handle_skipped(header.first_lsn, header.next_lsn),
+            FrameKind::Data => {
+                let end = FRAME_HEADER_LEN + header.body_len as usize;
+                if end > frame.block.len() {
+                    return Err(FrameRefused::Count);
+                }
+                let body = frame.block.slice(FRAME_HEADER_LEN..end);
+                let entries = self.entries_of(&body, header.first_lsn, header.next_lsn)?;
+                self.expect_from(header.next_lsn);
+                let body = Bytes::Block(body);
+                let schema = Arc::new(*schema);
+                self.counts.taken += entries.len() as u64;
+                self.pending.append(RawFrame { body, schema, time: header.time, arrived: now }, entries);
+            }
+            FrameKind::Mark | FrameKind::Seal | FrameKind::Unknown(_) => {}
+        }
+        Ok(())
+    }
+
+    /// The LSNs `first..next` hold nothing: never written on purpose, or given up as corrupt. What of
+    /// them is here already stays.
+    pub fn handle_skipped(&mut self, first: Lsn, next: Lsn) {
+        let first = first.max(self.next_lsn);
+        if first < next {
+            self.counts.skipped += next.since(first);
+            self.finished.add(first, next);
+            self.expect_from(self.next_lsn);
+            self.note_progress();
+        }
+    }
+
+    /// Time has passed: finds leases that were dropped and deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.collect_returns(now);
+        for flight in &mut self.flights {
+            if let State::Out { deadline: Some(deadline), overdue: overdue @ false } = &mut flight.state
+                && *deadline <= now
+            {
+                *overdue = true;
+                self.counts.overdue += 1;
+                self.events.push_back(DeliveryEvent::Overdue { lease: flight.lease });
+            }
+        }
+    }
+
+    /// The queue closes: nothing lingers any more.
+    pub const fn handle_closing(&mut self) {
+        self.closing = true;
+    }
+
+    // What must go outside.
+
+    /// A batch that is to be delivered now. Call until `None`.
+    pub fn poll_delivery(&mut self, now: Instant) -> Option<(Lease, RawBatch)> {
+        self.collect_returns(now);
+        if self.paused {
+            return None;
+        }
+        let due = self.flights.iter().position(|f| matches!(f.state, State::Waiting { due } if due <= now));
+        if let Some(at) = due {
+            let flight = &mut self.flights[at];
+            let left = std::mem::take(&mut flight.left);
+            flight.batch = flight.batch.subset(&left, flight.attempts.saturating_add(1));
+            flight.undecodable.clear();
+            return Some(self.lease(now, at));
+        }
+        if self.flights.len() >= IN_FLIGHT_MAX || !self.is_triggered(now) {
+            return None;
+        }
+        let (batch, attempts) = self.pending.cut(self.len_max(), self.config.batch_bytes_max, &self.attempts);
+        self.flights.push(Flight {
+            lease: LeaseId(0),
+            state: State::Waiting { due: now },
+            batch,
+            attempts,
+            left: Vec::new(),
+            parking: Vec::new(),
+            undecodable: Vec::new(),
+            first_out: now,
+            last_out: now,
+        });
+        Some(self.lease(now, self.flights.len() - 1))
+    }
+
+    /// What the engine is to do or to know. Call until `None`.
+    pub fn poll_event(&mut self) -> Option<DeliveryEvent> {
+        self.events.pop_front().or_else(|| {
+            std::mem::take(&mut self.progressed).then(|| DeliveryEvent::Acked {
+                acked: self.finished.acked(),
+                done: self.finished.rows(),
+                attempts: self.attempts.rows(),
+            })
+        })
+    }
+
+    /// When to call `handle_timeout` and `poll_delivery` next, if nothing else happens.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let flights = self.flights.iter().filter_map(|flight| match flight.state {
+            State::Out { deadline, overdue: false } => deadline,
+            State::Waiting { due } if !self.paused => Some(due),
+            State::Out { .. } | State::Settling { .. } | State::Waiting { .. } => None,
+        });
+        let free = self.flights.len() < IN_FLIGHT_MAX && !self.paused;
+        let lingers = self.pending.oldest().filter(|_| free).map(|(_, arrived)| arrived + self.config.linger);
+        flights.chain(lingers).min()
+    }
+
+    // Within.
+
+    /// The records of a body that are not finished, after checking all of them.
+    fn entries_of(&self, body: &[u8], first: Lsn, next: Lsn) -> Result<Vec<RawEntry>, FrameRefused> {
+        let mut entries = Vec::with_capacity(usize::try_from(next.since(first)).map_or(0, |n| n.min(body.len() / 8)));
+        let mut lsn = first;
+        for record in Records::new(body) {
+            let record = record.map_err(FrameRefused::Record)?;
+            if lsn >= self.next_lsn && !self.finished.contains(lsn) {
+                let (offset, len) = (u32_of(record.offset), u32_of(record.payload.len()));
+                entries.push(RawEntry { lsn, frame: 0, offset, len });
+            }
+            lsn = lsn.next();
+        }
+        if lsn == next { Ok(entries) } else { Err(FrameRefused::Count) }
+    }
+
+    /// The next frame is to bring what comes at or after `lsn` and is not finished.
+    fn expect_from(&mut self, lsn: Lsn) {
+        self.next_lsn = self.finished.first_unfinished(lsn.max(self.next_lsn));
+    }
+
+    /// How long the next batch may be.
+    fn len_max(&self) -> usize {
+        let fits = if self.config.partial { self.finished.batch_len_max() } else { usize::MAX };
+        self.config.batch_len_max.clamp(1, fits)
+    }
+
+    fn is_triggered(&self, now: Instant) -> bool {
+        let Some((lsn, arrived)) = self.pending.oldest() else {
+            return false;
+        };
+        let full = self.pending.len() >= self.len_max() as u64;
+        let heavy = self.pending.bytes_len() >= self.config.batch_bytes_max;
+        let old = now.since(arrived) >= self.config.linger;
+        // What has been tried before, by an earlier run of the process, has lingered then.
+        full || heavy || old || self.closing || lsn <= self.hurried || self.attempts.at(lsn) > 0
+    }
+
+    fn lease(&mut self, now: Instant, at: usize) -> (Lease, RawBatch) {
+        let id = LeaseId(self.next_lease);
+        self.next_lease += 1;
+        self.counts.leases += 1;
+        let deadline = self.config.deliver_timeout.map(|timeout| now + timeout);
+        let flight = &mut self.flights[at];
+        flight.lease = id;
+        flight.last_out = now;
+        flight.state = State::Out { deadline, overdue: false };
+        (Lease::new(id, deadline, &self.returns), flight.batch.clone())
+    }
+
+    pub(super) fn note_progress(&mut self) {
+        self.attempts.forget(self.finished.acked());
+        self.progressed = true;
+    }
+}
