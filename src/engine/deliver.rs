@@ -1,0 +1,362 @@
+//! The delivery thread: takes frames from the flush core, calls the sink, reports what became of it.
+//!
+//! ```text
+//!   frames ─► Dispatcher ─► batch ─► decode ─► sink ─► verdict ─► Dispatcher ─► acks ─► flush core
+//! ```
+//! One batch is out at a time. A sink's panic is contained here and counts as a retry; containing it
+//! needs unwinding (`panic = "unwind"`, the default).
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Duration;
+
+use crate::config::Park;
+use crate::delivery::batch::{Batch, RawBatch};
+use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
+use crate::delivery::lease::Lease;
+use crate::engine::clock::Clock;
+use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
+use crate::entry::Entry;
+use crate::sink::{DynSink, Outcome};
+use crate::sync::atomic::Ordering;
+use crate::wal::frame::FrameKind;
+
+/// The delivery thread's own.
+pub(crate) struct Delivery<T> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sink: Box<dyn DynSink<T>>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) clock: Clock,
+    /// What comes next cannot be what comes next: nothing more is taken.
+    pub(crate) halted: bool,
+}
+
+impl<T: Entry> Delivery<T> {
+    /// Runs until delivery is stopped, then closes the sink and says so.
+    pub(crate) fn run(mut self, ended: SyncSender<()>) {
+        mark_sink_thread(&self.shared);
+        // ORDERING: Acquire: what was decided before the stop is seen.
+        while !self.shared.stop_delivery.load(Ordering::Acquire) {
+            self.turn();
+        }
+        self.turn_events();
+        if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
+            self.shared.counters.sink_panics.add(1);
+        }
+        // Nobody may be waiting any more.
+        let _ = ended.send(());
+    }
+
+    fn turn(&mut self) {
+        self.take_notices();
+        self.take_frames();
+        let now = self.clock.now();
+        // ORDERING: Acquire: closing is told once, and for good.
+        if self.shared.closing.load(Ordering::Acquire) {
+            self.dispatcher.handle_closing();
+        }
+        self.dispatcher.hurry(self.shared.hurried());
+        self.dispatcher.handle_timeout(now);
+        self.turn_events();
+        let batch = if self.shared.is_paused() { None } else { self.dispatcher.poll_delivery(now) };
+        self.publish();
+        match batch {
+            Some((lease, raw)) => self.deliver(lease, raw),
+            None => self.wait(),
+        }
+    }
+
+    fn take_notices(&mut self) {
+        while let Some(notice) = self.shared.notices.pop() {
+            let now = self.clock.now();
+            match notice {
+                Notice::Parked(lease) => {
+                    let before = self.dispatcher.counts().parked;
+                    self.dispatcher.handle_parked(lease);
+                    let parked = self.dispatcher.counts().parked - before;
+                    self.publish();
+                    self.shared.counters.parked_in.add(parked);
+                }
+                Notice::NotParked(lease, why) => self.dispatcher.handle_park_failed(now, lease, &why),
+            }
+        }
+    }
+
+    /// Takes over as many frames as two batches need: the rest waits where it can be let go.
+    fn take_frames(&mut self) {
+        let config = &self.shared.config;
+        let (len_max, bytes_max) = (2 * config.batch_len_max as u64, 2 * config.batch_bytes_max as u64);
+        let mut taken = false;
+        while !self.halted && self.dispatcher.pending() < len_max && self.dispatcher.pending_bytes() < bytes_max {
+            let Some((frame, schema)) = self.shared.frames.pop() else {
+                break;
+            };
+            taken = true;
+            // The flush core hands frames over in order: what is not there was given up, or done with before.
+            let next = self.dispatcher.next_lsn();
+            let is_skip = frame.header.kind == FrameKind::Skip;
+            let nothing_until = if is_skip { frame.header.next_lsn } else { frame.header.first_lsn };
+            if frame.header.first_lsn > next {
+                let missing = self.shared.holes.lock().first_outside(next, frame.header.first_lsn);
+                if let Some(missing) = missing {
+                    self.halt(&format!(
+                        "delivery got LSN {} where {missing} must come, which nothing says is gone",
+                        frame.header.first_lsn
+                    ));
+                    break;
+                }
+                self.dispatcher.handle_skipped(next, frame.header.first_lsn);
+            }
+            let never_were = match nothing_until.since(next) {
+                0 => 0,
+                len => len.saturating_sub(self.shared.holes.lock().count(next, nothing_until)),
+            };
+            let next_lsn = frame.header.next_lsn;
+            if let Err(refused) = self.dispatcher.handle_frame(self.clock.now(), frame, &schema) {
+                // Its checksums hold, so it is as it was written: an error of ours, or of another version.
+                self.halt(&format!("a frame was refused: {refused}"));
+                break;
+            }
+            self.shared.counters.seen_lsn.set(next_lsn.number());
+            self.shared.counters.never_were.add(never_were);
+        }
+        if taken {
+            // There is room for more, and the flush core may be asleep.
+            self.shared.rings.doorbell().rouse();
+        }
+    }
+
+    /// Delivery ends before what cannot be; what came before is still delivered, and all of it is kept.
+    fn halt(&mut self, why: &str) {
+        self.shared.status.corrupt(why);
+        self.halted = true;
+        self.shared.done.fail();
+    }
+
+    fn turn_events(&mut self) {
+        let mut acks = None;
+        while let Some(event) = self.dispatcher.poll_event() {
+            match event {
+                DeliveryEvent::Acked { acked, done, attempts } => acks = Some(AckState { acked, done, attempts }),
+                DeliveryEvent::Park { lease, entries } => {
+                    if self.shared.config.park == Park::Dir {
+                        self.shared.command(Command::Park { lease, records: entries });
+                    } else {
+                        let count = entries.len() as u64;
+                        self.dispatcher.handle_parked(lease);
+                        self.publish();
+                        self.shared.counters.refused_for_good.add(count);
+                    }
+                }
+                DeliveryEvent::Retry { entries, attempts, .. } => {
+                    self.shared.counters.retries.add(entries as u64);
+                    self.shared.status.set_sink_attempts(attempts);
+                }
+                DeliveryEvent::Overdue { .. } => {}
+            }
+        }
+        if let Some(acks) = acks {
+            let acked = acks.acked;
+            self.publish();
+            *self.shared.acks.lock() = Some(acks);
+            self.shared.rings.doorbell().rouse();
+            self.shared.done.publish(acked.number());
+        }
+    }
+
+    /// Order as in [`Counters::snapshot`](crate::metrics::Counters::snapshot).
+    fn publish(&self) {
+        let (cells, counts) = (&self.shared.counters, self.dispatcher.counts());
+        cells.unfinished.set(self.dispatcher.unfinished());
+        cells.in_flight.set(self.dispatcher.in_flight());
+        cells.delivered.set(counts.delivered);
+        cells.delivery_failures.set(counts.failures);
+        cells.batches.set(counts.leases);
+    }
+
+    fn deliver(&mut self, lease: Lease, raw: RawBatch) {
+        let (batch, undecodable) = Batch::<T>::decode(raw, None);
+        for failure in undecodable {
+            self.dispatcher.handle_undecodable(&lease, failure.index, failure.error);
+        }
+        let delivered_before = self.dispatcher.counts().delivered;
+        let outcome = if batch.is_empty() { Outcome::ack() } else { self.call(batch) };
+        self.dispatcher.handle_verdict(self.clock.now(), lease, outcome);
+        if self.dispatcher.counts().delivered > delivered_before {
+            self.shared.status.set_sink_attempts(0);
+        }
+        self.turn_events();
+    }
+
+    fn call(&self, batch: Batch<T>) -> Outcome {
+        let called = catch_unwind(AssertUnwindSafe(|| block_on(self.sink.deliver_boxed(batch))));
+        called.unwrap_or_else(|panic| {
+            self.shared.counters.sink_panics.add(1);
+            Outcome::retry(format!("the sink panicked: {}", panic_text(&*panic)))
+        })
+    }
+
+    fn wait(&self) {
+        // ORDERING: Acquire, as in `run`.
+        if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
+            return;
+        }
+        match self.dispatcher.poll_timeout().filter(|_| !self.shared.is_paused()) {
+            Some(at) => {
+                let left = at.since(self.clock.now());
+                if !left.is_zero() {
+                    std::thread::park_timeout(left);
+                }
+            }
+            None => std::thread::park_timeout(Duration::from_secs(3600)),
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Runs a sink's future on this thread. Wakes meant for the delivery thread's own waiting only make it
+/// look once more.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::delivery::dispatcher::DeliveryConfig;
+    use crate::engine::Status;
+    use crate::io::Disk;
+    use crate::io::memory::RamDisk;
+    use crate::lsn::{Lsn, SegmentUid};
+    use crate::metrics::{Counters, Holes};
+    use crate::recovery::Recovery;
+    use crate::ring::record::{RECORD_HEADER_LEN, State, Word};
+    use crate::ring::{Rings, RingsConfig};
+    use crate::sink::sink_fn;
+    use crate::time::UnixNanos;
+    use crate::wal::block::Pool;
+    use crate::wal::cursor::Cursor;
+    use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader};
+
+    fn delivery(holes: Holes) -> Delivery<Vec<u8>> {
+        let config = Config::new(Path::new("nowhere"));
+        let disk = RamDisk::new();
+        let rings = RingsConfig { shared: 1, pinned: 0, ring_len: 4096, entry_len_max: 64 };
+        let (rings, _) = Rings::new(rings, disk.doorbell()).unwrap();
+        let recovery = Recovery {
+            new: true,
+            clean: true,
+            recovered: 0,
+            parked: 0,
+            end: Lsn::ZERO,
+            next: Lsn::FIRST,
+            torn_tail: None,
+            lost: Vec::new(),
+            took: Duration::ZERO,
+            disk: disk.report(),
+        };
+        let dispatcher = DeliveryConfig {
+            batch_len_max: 100,
+            batch_bytes_max: 1 << 20,
+            linger: Duration::ZERO,
+            retry: config.retry,
+            deliver_timeout: None,
+            partial: false,
+            seed: 1,
+            unix_start: UnixNanos(0),
+        };
+        let shared = Shared::new(config, rings, Counters::default(), holes, recovery, Lsn::ZERO, Status::default());
+        Delivery {
+            shared: Arc::new(shared),
+            sink: Box::new(sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), crate::sink::SinkError>(()) })),
+            dispatcher: Dispatcher::new(dispatcher, &Cursor::default()),
+            clock: Clock::start(),
+            halted: false,
+        }
+    }
+
+    /// Empty entries `first..next`, or a SKIP over them.
+    fn frame(kind: FrameKind, first: u64, next: u64) -> Frame {
+        let records = if kind == FrameKind::Data { u32::try_from(next - first).unwrap() } else { 0 };
+        let mut chunk = Pool::new(1, 4096).unwrap().take().unwrap();
+        chunk.fill(0);
+        let word = Word::new(State::Ready, RECORD_HEADER_LEN).0.to_le_bytes();
+        for at in 0..records as usize {
+            chunk[FRAME_HEADER_LEN + at * RECORD_HEADER_LEN..][..4].copy_from_slice(&word);
+        }
+        let body_len = records * u32::try_from(RECORD_HEADER_LEN).unwrap();
+        let header = FrameHeader {
+            kind,
+            seg_uid: SegmentUid::NONE,
+            first_lsn: Lsn::new(first),
+            next_lsn: Lsn::new(next),
+            durable_lsn: Lsn::ZERO,
+            acked_lsn: Lsn::ZERO,
+            time: UnixNanos(0),
+            position: 0,
+            record_count: records,
+            body_len,
+            raw_len: body_len,
+            body_crc: 0,
+        };
+        Frame { header, block: chunk.freeze(), runs: Vec::new(), place: None }
+    }
+
+    fn give(delivery: &mut Delivery<Vec<u8>>, frame: Frame) {
+        assert!(delivery.shared.frames.push((frame, Vec::<u8>::SCHEMA)).is_ok());
+        delivery.take_frames();
+    }
+
+    #[test]
+    fn a_gap_that_nothing_accounts_for_ends_delivery_before_it() {
+        let mut holes = Holes::default();
+        holes.add(Lsn::new(4), Lsn::new(6));
+        let mut delivery = delivery(holes);
+        give(&mut delivery, frame(FrameKind::Data, 1, 4));
+        // 4 and 5 are known to be gone, and a SKIP says so of 8 and 9.
+        give(&mut delivery, frame(FrameKind::Data, 6, 8));
+        give(&mut delivery, frame(FrameKind::Skip, 8, 10));
+        give(&mut delivery, frame(FrameKind::Data, 10, 11));
+        assert_eq!((delivery.dispatcher.next_lsn(), delivery.dispatcher.pending()), (Lsn::new(11), 6));
+        assert!(!delivery.halted && delivery.shared.status.corruption().is_none());
+        // 11 is missing.
+        give(&mut delivery, frame(FrameKind::Data, 12, 14));
+        assert_eq!((delivery.dispatcher.next_lsn(), delivery.dispatcher.pending()), (Lsn::new(11), 6));
+        let why = delivery.shared.status.corruption().unwrap();
+        assert!(why.contains("LSN 12") && why.contains("11 must"), "{why}");
+        // Nothing that comes later is taken either; what came before goes to the sink.
+        give(&mut delivery, frame(FrameKind::Data, 11, 12));
+        assert_eq!(delivery.dispatcher.next_lsn(), Lsn::new(11));
+        delivery.turn();
+        assert_eq!(delivery.dispatcher.acked(), Lsn::new(10));
+    }
+}

@@ -1,0 +1,156 @@
+//! From the rings into the open frame: runs of records, never single ones.
+
+use crate::config::Durability;
+use crate::lsn::{Lsn, SegmentUid};
+use crate::time::{Instant, UnixNanos};
+use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, RunEnd};
+use crate::wal::log::Blocked;
+
+use super::Flush;
+
+impl Flush {
+    /// Takes over what the rings have. True: there was something.
+    pub(super) fn drain(&mut self, now: Instant) -> bool {
+        self.state.blocked = None;
+        if !self.drainer.has_ready() {
+            return false;
+        }
+        let unix = self.clock.unix();
+        let rings = self.shared.rings.count();
+        let mut any = false;
+        for turn in 0..rings {
+            let ring = (self.state.first_ring + turn) % rings;
+            match self.drain_ring(ring, now, unix) {
+                Ok(some) => any |= some,
+                Err(Blocked::Failed) => {
+                    any |= self.drain_after_failure(ring, unix);
+                }
+                Err(blocked) => {
+                    if blocked == Blocked::Pool && matches!(self.shared.config.durability, Durability::Periodic(_)) {
+                        // What waits for the end of the period holds the memory.
+                        self.log.commit_now(now);
+                    }
+                    self.note_blocked(blocked);
+                    // The ring that found no room is the first to find some.
+                    self.state.first_ring = ring;
+                    return any;
+                }
+            }
+        }
+        self.state.first_ring = (self.state.first_ring + 1) % rings;
+        any
+    }
+
+    pub(super) fn drain_ring(&mut self, ring: u32, now: Instant, unix: UnixNanos) -> Result<bool, Blocked> {
+        let mut any = false;
+        loop {
+            if self.log.takes_chunk() && !self.share.may_fill(self.reads()) && self.log.failure().is_none() {
+                return Err(Blocked::Pool);
+            }
+            let frame = self.log.frame(now, unix)?;
+            let drained = self.drainer.drain(ring, frame.spare_mut());
+            let moved = drained.end > self.state.drained[ring as usize];
+            self.state.drained[ring as usize] = drained.end;
+            if drained.records > 0 {
+                any = true;
+                frame.advance(drained.bytes, drained.records, RunEnd { ring, end: drained.end });
+                let counters = &self.shared.counters;
+                counters.pushed.add(u64::from(drained.records));
+                counters.pushed_bytes.add(drained.bytes as u64);
+                counters.next_lsn.set(self.next_lsn().number());
+            } else if moved {
+                // Only what was given up: whoever waits for this position waits for what lies before it.
+                frame.advance(0, 0, RunEnd { ring, end: drained.end });
+            } else {
+                if !self.drainer.is_ready(ring) {
+                    return Ok(any);
+                }
+                // A record stands there that does not fit into what is left of the frame or, if that is
+                // empty, of its chunk. A whole one has room for the longest: opening has seen to that.
+                self.log.seal(now);
+            }
+        }
+    }
+
+    /// The log takes nothing more, but what was accepted is still delivered, from memory.
+    pub(super) fn drain_after_failure(&mut self, ring: u32, unix: UnixNanos) -> bool {
+        // First what the log had taken and has given up: its LSNs come before these.
+        let mut any = self.take_events();
+        while self.drainer.is_ready(ring) {
+            if self.window.is_lagging() && !self.share.may_fill(self.reads()) {
+                // What must be read back before these needs memory too.
+                self.note_blocked(Blocked::Pool);
+                return any;
+            }
+            let Some(mut chunk) = self.pool.take() else {
+                self.note_blocked(Blocked::Pool);
+                return any;
+            };
+            let drained = self.drainer.drain(ring, &mut chunk[FRAME_HEADER_LEN..]);
+            self.state.drained[ring as usize] = drained.end;
+            if drained.records == 0 {
+                continue;
+            }
+            any = true;
+            let first_lsn = self.next_lsn();
+            let next_lsn = first_lsn.advance(u64::from(drained.records));
+            self.state.next_after_failure = Some(next_lsn);
+            let counters = &self.shared.counters;
+            counters.pushed.add(u64::from(drained.records));
+            counters.pushed_bytes.add(drained.bytes as u64);
+            counters.next_lsn.set(next_lsn.number());
+            let body_len = u32::try_from(drained.bytes).unwrap_or(u32::MAX);
+            let header = FrameHeader {
+                kind: FrameKind::Data,
+                seg_uid: SegmentUid::NONE,
+                first_lsn,
+                next_lsn,
+                durable_lsn: self.log.durable(),
+                acked_lsn: Lsn::ZERO,
+                time: unix,
+                position: 0,
+                record_count: drained.records,
+                body_len,
+                raw_len: body_len,
+                body_crc: 0,
+            };
+            self.window.keep(Frame { header, block: chunk.freeze(), runs: Vec::new(), place: None });
+        }
+        any
+    }
+
+    pub(super) fn next_lsn(&self) -> Lsn {
+        // The log counts an entry when its frame is sealed; here it counts when it is taken over.
+        self.state.next_after_failure.unwrap_or_else(|| self.log.next_lsn().advance(u64::from(self.log.open_records())))
+    }
+
+    pub(super) fn note_blocked(&mut self, blocked: Blocked) {
+        let counters = &self.shared.counters;
+        match blocked {
+            Blocked::Pool => counters.blocked_on_memory.add(1),
+            _ => counters.blocked_on_log.add(1),
+        }
+        self.state.blocked = Some(blocked);
+    }
+
+    /// Without a disk to wait for, delivery is fed as soon as it is hungry.
+    pub(super) fn seal_for_delivery(&mut self, now: Instant) {
+        if self.spills() && self.window.is_empty() && self.shared.frames.is_empty() {
+            self.log.seal(now);
+        }
+        if self.shared.config.durability == Durability::Spill
+            && (self.share.is_short(self.reads()) || self.window.is_lagging())
+        {
+            self.log.spill(now);
+        }
+    }
+
+    pub(super) fn spills(&self) -> bool {
+        matches!(self.shared.config.durability, Durability::Spill | Durability::Memory)
+    }
+
+    /// Chunks that hold what was read back, or will: the reader's, and what is next in the window.
+    pub(super) fn reads(&self) -> usize {
+        self.reader.held() + usize::from(!self.window.is_empty())
+    }
+}

@@ -1,0 +1,161 @@
+//! Between the logs and the disk: ops out, completions and events back, and what was let go read back.
+
+use crate::config::OnCorruption;
+use crate::time::Instant;
+use crate::wal::frame::Frame;
+use crate::wal::log::{Event, Room};
+use crate::wal::op::{Completion, LogId, Owner};
+use crate::wal::reader::ReadEvent;
+
+use super::Flush;
+
+/// Frames read back ahead of delivery.
+const READ_AHEAD_FRAMES: usize = 256;
+
+impl Flush {
+    pub(super) fn submit(&mut self, now: Instant) {
+        while let Some((token, op)) = self.log.poll_op(now) {
+            self.disk.submit(token, op);
+            self.state.in_flight += 1;
+        }
+        self.state.in_flight += self.parking.submit(now, &mut *self.disk);
+        if self.window.is_lagging() && !self.state.read_halted {
+            self.submit_reads();
+        }
+    }
+
+    pub(super) fn submit_reads(&mut self) {
+        if !self.state.reading {
+            self.reader.seek(self.window.next(), None);
+            self.state.reading = true;
+        }
+        while self.window.is_empty() || self.window.len() < READ_AHEAD_FRAMES && self.share.may_read_ahead(self.reads())
+        {
+            let durable = self.log.durable();
+            let Some((token, op)) = self.reader.poll_op(self.log.segments(), durable, &self.pool) else {
+                return;
+            };
+            self.disk.submit(token, op);
+            self.state.in_flight += 1;
+        }
+    }
+
+    pub(super) fn route(&mut self, completion: Completion) {
+        let now = self.clock.now();
+        match completion.token.owner {
+            Owner::Log(LogId::Main) => self.log.handle_completion(now, completion),
+            Owner::Log(LogId::Park) => self.parking.log.handle_completion(now, completion),
+            Owner::Reader(LogId::Main) => self.reader.handle_completion(completion),
+            Owner::Reader(LogId::Park) => self.parking.handle_read(completion),
+            // Recovery is over.
+            Owner::Recovery => {}
+        }
+    }
+
+    pub(super) fn take_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.log.poll_event() {
+            any = true;
+            match event {
+                Event::Ready(frame) => self.take_ready(frame),
+                Event::Durable { lsn, runs } => {
+                    self.shared.counters.durable_lsn.set(lsn.number());
+                    for run in &runs {
+                        self.shared.rings.durable(run.ring).publish(run.end);
+                    }
+                    self.log.recycle_runs(runs);
+                }
+                Event::CursorDurable(lsn) => self.shared.counters.cursor_lsn.set(lsn.number()),
+                Event::Room(room) => self.shared.status.set_log_room(self.room_text(room)),
+                Event::Failed(failure) => {
+                    self.shared.status.fail(failure.error);
+                    self.shared.close_rings();
+                    for ring in 0..self.shared.rings.count() {
+                        self.shared.rings.durable(ring).fail();
+                    }
+                }
+                Event::Closed => {}
+            }
+        }
+        while let Some(event) = self.parking.log.poll_event() {
+            any = true;
+            self.parking.handle_event(event, &self.shared);
+        }
+        if self.state.reading {
+            any |= self.take_read_events();
+        }
+        any
+    }
+
+    pub(super) fn room_text(&self, room: Room) -> Option<String> {
+        let config = &self.shared.config;
+        match room {
+            Room::Ok => None,
+            Room::Full => Some(format!(
+                "all {} bytes of log_bytes_max hold entries that the sink has not acknowledged",
+                config.log_bytes_max
+            )),
+            Room::NoSpace => Some(format!("no space left for another segment in {}", config.dir.display())),
+        }
+    }
+
+    pub(super) fn take_ready(&mut self, frame: Frame) {
+        // What is only in memory must be kept; `Spill` is told to write it when memory is short.
+        let is_durable = frame.header.next_lsn.prev() <= self.log.durable();
+        if !is_durable && self.log.failure().is_some() {
+            self.window.keep(frame);
+            return;
+        }
+        let short = is_durable && self.log.failure().is_none() && self.share.is_short(self.reads());
+        if !self.window.offer(frame, short) {
+            self.shared.counters.frames_let_go.add(1);
+        }
+    }
+
+    pub(super) fn take_read_events(&mut self) -> bool {
+        let mut any = false;
+        while let Some(event) = self.reader.poll_event() {
+            any = true;
+            match event {
+                ReadEvent::Frame(frame) => {
+                    self.shared.counters.frames_read_back.add(1);
+                    if frame.header.next_lsn > self.window.next() {
+                        self.window.push(frame);
+                    }
+                }
+                ReadEvent::CaughtUp => {
+                    self.window.caught_up(self.log.durable());
+                    if !self.window.is_lagging() {
+                        self.state.reading = false;
+                    }
+                }
+                ReadEvent::Corrupt(corruption) => {
+                    if self.shared.config.on_corruption == OnCorruption::Quarantine {
+                        let next = corruption.last.next();
+                        let lost = self.shared.holes.lock().add(corruption.first, next);
+                        self.shared.counters.lost.add(lost);
+                        self.window.skip_to(next);
+                        self.reader.skip(&corruption);
+                    } else {
+                        self.halt_reading(&format!(
+                            "{corruption}; open with `on_corruption(Quarantine)` to go on behind them"
+                        ));
+                        return true;
+                    }
+                }
+                ReadEvent::Failed(error) => {
+                    self.halt_reading(&error.to_string());
+                    return true;
+                }
+            }
+        }
+        any
+    }
+
+    /// Delivery stands still before what cannot be read; the data is kept.
+    pub(super) fn halt_reading(&mut self, why: &str) {
+        self.shared.status.corrupt(why);
+        self.state.read_halted = true;
+        self.shared.done.fail();
+    }
+}

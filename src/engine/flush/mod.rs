@@ -1,0 +1,268 @@
+//! The flush core: one thread between the rings and the disk.
+//!
+//! ```text
+//!   turn:  commands ─► acks ─► drain rings into the open frame ─► ops to the disk
+//!            ▲                                                       │
+//!            └─ hand frames over ◄─ events of the logs ◄─ completions┘   asleep in between
+//! ```
+//! It visits runs of records, never entries, calls no user code, and allocates nothing for a frame:
+//! blocks come from the pool, and an empty pool is the backpressure towards the rings.
+//!
+//! | file         | what                                                      |
+//! |--------------|-----------------------------------------------------------|
+//! | `mod.rs`     | the turn; what others want; frames to delivery; the end   |
+//! | `drain.rs`   | rings to frames                                           |
+//! | `log_io.rs`  | frames to the disk, and back                              |
+//! | `rest.rs`    | when it sleeps                                            |
+
+mod drain;
+mod log_io;
+mod rest;
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use crate::engine::clock::Clock;
+use crate::engine::parking::Parking;
+use crate::engine::share::Share;
+use crate::engine::window::Window;
+use crate::engine::{Command, Shared};
+use crate::io::Disk;
+use crate::lsn::Lsn;
+use crate::ring::Drainer;
+use crate::schema::Schema;
+use crate::time::Instant;
+use crate::wal::block::Pool;
+use crate::wal::log::{Blocked, Log};
+use crate::wal::reader::Reader;
+
+/// The flush core's own.
+pub(crate) struct Flush {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) disk: Box<dyn Disk>,
+    pub(crate) drainer: Drainer,
+    pub(crate) pool: Pool,
+    pub(crate) share: Share,
+    pub(crate) clock: Clock,
+    pub(crate) schema: Schema,
+    pub(crate) log: Log,
+    pub(crate) reader: Reader,
+    pub(crate) window: Window,
+    pub(crate) parking: Parking,
+    pub(crate) state: State,
+}
+
+/// What the turns remember.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Ops that the disk has not completed.
+    in_flight: usize,
+    /// Where each ring is drained to.
+    drained: Vec<u64>,
+    /// Which ring is drained first.
+    first_ring: u32,
+    fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
+    blocked: Option<Blocked>,
+    reading: bool,
+    read_halted: bool,
+    idle_since: Option<Instant>,
+    /// The last LSN that delivery was given.
+    handed: Lsn,
+    /// The last turn ended without a look at the disk.
+    turned: bool,
+    /// LSN of the next entry, once the log has failed and no longer counts.
+    next_after_failure: Option<Lsn>,
+    ending: bool,
+    closing_logs: bool,
+}
+
+impl State {
+    pub(crate) fn new(rings: u32) -> Self {
+        Self { drained: vec![0; rings as usize], ..Self::default() }
+    }
+}
+
+impl Flush {
+    /// Runs until both logs are closed.
+    pub(crate) fn run(mut self) {
+        while !self.is_over() {
+            self.turn_once();
+        }
+        self.finish();
+    }
+
+    pub(crate) fn turn_once(&mut self) {
+        let now = self.clock.now();
+        let mut again = self.take_commands(now);
+        again |= self.take_acks(now);
+        let urgent = self.shared.take_urgent();
+        let drained = self.drain(now);
+        self.answer_fences();
+        if urgent {
+            self.log.commit_now(now);
+        }
+        self.seal_for_delivery(now);
+        again |= self.parking.turn(now, self.clock, &self.shared);
+        self.log.handle_timeout(now);
+        self.parking.log.handle_timeout(now);
+        self.submit(now);
+        again |= self.take_events();
+        again |= self.hand_over();
+        if self.state.ending {
+            again |= self.close_logs(now);
+        }
+        self.publish();
+        self.settle_rings();
+        self.rest(again, drained);
+    }
+
+    // What others want.
+
+    fn take_commands(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        while let Some(command) = self.shared.commands.pop() {
+            any = true;
+            match command {
+                Command::Fence { tails, reply } => self.state.fences.push((tails, reply)),
+                Command::Park { lease, records } => self.parking.park(lease, records),
+                Command::ListParked { after, max, reply } => self.parking.list(after, max, reply),
+                Command::Unpark { ids, exit, reply } => self.parking.unpark(now, &self.shared, &ids, exit, reply),
+                Command::Close => self.state.ending = true,
+            }
+        }
+        any
+    }
+
+    fn take_acks(&mut self, now: Instant) -> bool {
+        let Some(acks) = self.shared.acks.lock().take() else {
+            return false;
+        };
+        if self.state.next_after_failure.is_none() {
+            self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
+        } else {
+            // What was taken over after the log had failed has numbers that the log never gave out.
+            self.log.ack(now, acks.acked.min(self.log.end()), &[], &[]);
+        }
+        true
+    }
+
+    fn answer_fences(&mut self) {
+        // LSNs that opening stepped over (a reservation, a torn tail) are no entries: nobody will be done with them.
+        let (next, recovery) = (self.next_lsn(), &self.shared.recovery);
+        let last = if next == recovery.next { recovery.end } else { next.prev() };
+        let drained = &self.state.drained;
+        self.state.fences.retain(|(tails, reply)| {
+            let passed = tails.iter().zip(drained).all(|(tail, drained)| drained >= tail);
+            if passed {
+                let _ = reply.send(last);
+            }
+            !passed
+        });
+    }
+
+    // Frames to delivery.
+
+    fn hand_over(&mut self) -> bool {
+        let mut any = false;
+        while self.may_hand_over()
+            && let Some(mut frame) = self.window.pop()
+        {
+            let schema = frame.place.and_then(|place| self.log.segments().by_uid(place.uid));
+            let schema = schema.map_or(self.schema, |segment| segment.schema);
+            let last = frame.header.next_lsn.prev();
+            frame.block = frame.block.pin();
+            if let Err((frame, _)) = self.shared.frames.push((frame, schema)) {
+                self.window.put_back(frame);
+                break;
+            }
+            self.state.handed = last;
+            any = true;
+        }
+        if any {
+            self.shared.wake_delivery();
+        }
+        if !self.share.may_hand_over() {
+            // A batch that wants more than that is not to wait for it.
+            self.shared.hurry_what_is_there(self.state.handed);
+        }
+        // Memory that is short is taken from the end of the window: that is read back last.
+        while self.share.is_short(self.reads()) && self.window.len() > 1 && self.window.let_go(self.log.durable()) {
+            self.state.reading = false;
+            self.shared.counters.frames_let_go.add(1);
+        }
+        any
+    }
+
+    /// Whether delivery may get more. One that has nothing left does in any case: a sink may keep batches.
+    fn may_hand_over(&self) -> bool {
+        let frames = &self.shared.frames;
+        !frames.is_full()
+            && (self.share.may_hand_over() || frames.is_empty() && self.shared.counters.unfinished.read() == 0)
+    }
+
+    fn publish(&self) {
+        let (cells, stats) = (&self.shared.counters, self.log.stats());
+        cells.next_lsn.set(self.next_lsn().number());
+        cells.frames.set(stats.frames);
+        cells.log_bytes_written.set(stats.bytes + stats.padding_bytes);
+        cells.padding_bytes.set(stats.padding_bytes);
+        cells.writes.set(stats.writes);
+        cells.syncs.set(stats.syncs);
+        cells.commit_nanos_mean.set(u64::try_from(stats.commit_ewma.as_nanos()).unwrap_or(u64::MAX));
+        cells.slots_live.set(u64::from(stats.slots_live));
+        cells.slots_free.set(u64::from(stats.slots_free));
+    }
+
+    // The end.
+
+    /// Once the rings are empty, or there is no more hope for them, both logs are closed.
+    fn close_logs(&mut self, now: Instant) -> bool {
+        if self.state.closing_logs {
+            return false;
+        }
+        if !self.drainer.is_drained() && self.state.blocked.is_none() {
+            for ring in 0..self.shared.rings.count() {
+                self.drainer.give_up(ring);
+            }
+            if self.drainer.has_ready() {
+                return true;
+            }
+        }
+        self.state.closing_logs = true;
+        // Delivery has ended, or is not waited for any more.
+        for log in [&mut self.log, &mut self.parking.log] {
+            log.close(now);
+            log.expect_no_acks();
+        }
+        true
+    }
+
+    fn is_over(&self) -> bool {
+        let ended = |log: &Log| log.is_closed() || log.failure().is_some();
+        self.state.closing_logs && ended(&self.log) && ended(&self.parking.log)
+    }
+
+    /// What was accepted into the rings and found no room in the log.
+    fn count_left_in_rings(&mut self) -> u64 {
+        let mut scratch = vec![0; self.shared.config.ring_bytes];
+        let mut left = 0;
+        for ring in 0..self.shared.rings.count() {
+            while self.drainer.is_ready(ring) {
+                left += u64::from(self.drainer.drain(ring, &mut scratch).records);
+            }
+        }
+        left
+    }
+
+    fn finish(&mut self) {
+        self.publish();
+        // A log that has failed has drained the rings, and counts for itself.
+        if !self.drainer.is_drained() && self.log.failure().is_none() {
+            let in_rings = self.count_left_in_rings();
+            self.shared.status.set_left_in_rings(in_rings);
+        }
+        // What lies below was numbered, or stepped over, before this process.
+        self.shared.status.set_unplaced(self.log.unplaced(self.shared.recovery.next));
+        self.shared.end();
+    }
+}

@@ -1,0 +1,103 @@
+//! When the flush core sleeps, and how deep.
+//!
+//! | there is                                    | it sleeps                                    |
+//! |---------------------------------------------|----------------------------------------------|
+//! | nothing at all to do                        | deep: any push wakes it                      |
+//! | a commit in flight, or a period to wait for | a nap: completions, waiters and half-full rings wake it |
+//! | traffic, and nobody waits                   | a nap of 50 µs: draining lazily is what makes pushes cheap |
+//! | no memory or no segment to drain into       | a nap, until the sink has freed some         |
+
+use std::time::Duration;
+
+use crate::config::{Durability, Idle};
+use crate::ring::Sleep;
+
+use super::Flush;
+
+/// Pause between drains while there is traffic and nobody waits.
+const LAZY_PAUSE: Duration = Duration::from_micros(50);
+/// How long `Idle::Backoff` looks around before it sleeps.
+const BACKOFF: Duration = Duration::from_micros(50);
+
+impl Flush {
+    pub(super) fn rest(&mut self, again: bool, drained: bool) {
+        if again && self.turn_before_reaping() {
+            return;
+        }
+        if again || self.shared.config.idle == Idle::Spin {
+            self.reap(Some(Duration::ZERO));
+            return;
+        }
+        let now = self.clock.now();
+        let due = [self.log.poll_timeout(), self.parking.log.poll_timeout()].into_iter().flatten().min();
+        let until_due = due.map(|at| at.since(now));
+        if until_due == Some(Duration::ZERO) {
+            self.reap(Some(Duration::ZERO));
+            return;
+        }
+        if drained {
+            self.state.idle_since = None;
+            let pause = if self.spills() || due.is_some() { Some(LAZY_PAUSE) } else { None };
+            let timeout = [until_due, pause].into_iter().flatten().min();
+            return self.sleep(Sleep::Nap, timeout);
+        }
+        let is_blocked = self.state.blocked.is_some();
+        let is_committing = !self.spills() && (self.log.held() > 0 || self.log.open_records() > 0);
+        if is_blocked || self.state.in_flight > 0 || is_committing || !self.window.is_empty() {
+            // Whatever ends this also rouses: a completion, an ack, a waiter. The timeout is for what
+            // heals by itself, such as a disk that is given space.
+            let heals = is_blocked.then_some(Duration::from_millis(100));
+            let timeout = [until_due, heals].into_iter().flatten().min();
+            return self.sleep(Sleep::Nap, timeout);
+        }
+        if self.shared.config.idle == Idle::Backoff && now.since(*self.state.idle_since.get_or_insert(now)) < BACKOFF {
+            std::hint::spin_loop();
+            return;
+        }
+        self.sleep(Sleep::Deep, until_due);
+    }
+
+    pub(super) fn sleep(&mut self, depth: Sleep, timeout: Option<Duration>) {
+        if self.drainer.prepare_sleep(depth) {
+            self.reap(timeout);
+            self.drainer.wake_up();
+        } else if !self.turn_before_reaping() {
+            self.reap(Some(Duration::ZERO));
+        }
+    }
+
+    /// Whether to turn once more before the disk is asked: ops that were just submitted then go out with the
+    /// call that also waits for them. Once in a row, so that they go out however often something comes.
+    pub(super) fn turn_before_reaping(&mut self) -> bool {
+        !std::mem::replace(&mut self.state.turned, true)
+    }
+
+    /// Waits in the disk, then takes all completions that are there.
+    pub(super) fn reap(&mut self, timeout: Option<Duration>) {
+        self.state.turned = false;
+        if self.state.in_flight == 0 && timeout == Some(Duration::ZERO) {
+            return;
+        }
+        let mut timeout = timeout;
+        while let Some(completion) = self.disk.complete(timeout) {
+            self.state.in_flight -= 1;
+            self.route(completion);
+            if self.state.in_flight == 0 {
+                return;
+            }
+            timeout = Some(Duration::ZERO);
+        }
+    }
+
+    /// All that was drained is durable, so the rings are durable up to where they are drained: a record
+    /// that was given up at the end of a ring is in no frame that could say so.
+    pub(super) fn settle_rings(&self) {
+        let memory_only = self.shared.config.durability == Durability::Memory;
+        if memory_only || self.log.failure().is_some() || self.log.held() > 0 || self.log.open_records() > 0 {
+            return;
+        }
+        for (ring, drained) in (0..).zip(&self.state.drained) {
+            self.shared.rings.durable(ring).publish(*drained);
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Opening and closing: which thread starts when, and in what order they end.
+//!
+//! ```text
+//!   open:   check ─► lock, probe ─► flush core (recovers) ─► delivery thread ─► Queue
+//!   close:  refuse pushes ─► rings into the log ─► sink until the deadline ─► stop delivery ─► close logs
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::config::{Config, Durability};
+use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
+use crate::engine::clock::Clock;
+use crate::engine::deliver::{Delivery, block_on};
+use crate::engine::opening::{Opening, Source, Start, io_error};
+use crate::engine::{Command, Shared};
+use crate::entry::Entry;
+use crate::error::{ConfigError, LogError, OpenError, Shutdown, ShutdownError};
+use crate::io::{self, IoConfig};
+use crate::lsn::Lsn;
+use crate::sink::{DynSink, Sink};
+use crate::sync::atomic::Ordering;
+use crate::time::UnixNanos;
+use crate::wal::op::DiskError;
+
+/// How long closing the logs may take beyond the time that the user gave: syncs do not hurry.
+const CLOSE_LOGS_WITHIN: Duration = Duration::from_secs(30);
+
+/// The queue's threads.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    flush: JoinHandle<()>,
+    delivery: JoinHandle<()>,
+    // Locked by nobody: only so that a queue may be shared by threads.
+    flush_ended: Mutex<Receiver<()>>,
+    delivery_ended: Mutex<Receiver<()>>,
+}
+
+pub(crate) fn open<T: Entry, S: Sink<T>>(config: Config, sink: S) -> Result<(Arc<Shared>, Engine), OpenError> {
+    config.check()?;
+    if config.durability == Durability::Memory {
+        return start::<T>(config, Box::new(sink), Source::Memory, None);
+    }
+    let io = IoConfig { choice: config.io.into(), lock_wait: config.lock_wait, create: true, read_only: false };
+    let opened = io::open(&config.dir, io).map_err(io_error)?;
+    let meta = io::peek_meta(&config.dir);
+    start::<T>(config, Box::new(sink), Source::Directory(opened), meta)
+}
+
+/// Opens on a disk that a test has made.
+#[cfg(feature = "testing")]
+pub(crate) fn open_on<T: Entry, S: Sink<T>>(
+    config: Config,
+    disk: impl io::Disk + 'static,
+    sink: S,
+) -> Result<(Arc<Shared>, Engine), OpenError> {
+    config.check()?;
+    start::<T>(config, Box::new(sink), Source::Given(Box::new(disk)), None)
+}
+
+fn start<T: Entry>(
+    config: Config,
+    sink: Box<dyn DynSink<T>>,
+    source: Source,
+    meta: Option<crate::wal::meta::Meta>,
+) -> Result<(Arc<Shared>, Engine), OpenError> {
+    let committed = ask_committed(&*sink)?;
+    if config.durability == Durability::Memory && committed.is_some() {
+        return Err(OpenError::CommittedInMemory);
+    }
+    let seed = seed()?;
+    let opening =
+        Opening { config: config.clone(), source, schema: T::SCHEMA, accepts: T::accepts, committed, meta, seed };
+    let (started, start) = sync_channel(1);
+    let (flush_ends, flush_ended) = sync_channel(1);
+    let (delivery_ends, delivery_ended) = sync_channel(1);
+    let flush = spawn(&config, "flush", move || {
+        io::block_signals();
+        let flush = match pin(&opening.config).and_then(|()| opening.run()) {
+            Ok((flush, start)) => {
+                let _ = started.send(Ok(start));
+                flush
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+                return;
+            }
+        };
+        let shared = Arc::clone(&flush.shared);
+        if catch_unwind(AssertUnwindSafe(|| flush.run())).is_err() {
+            // An error of ours. What was durable is; nobody must wait for the rest.
+            shared.status.fail(panicked("the flush core"));
+            shared.close_rings();
+            shared.end();
+        }
+        let _ = flush_ends.send(());
+    })?;
+    let Start { shared, cursor, clock } = match start.recv() {
+        Ok(Ok(start)) => start,
+        Ok(Err(error)) => {
+            let _ = flush.join();
+            return Err(error);
+        }
+        Err(_) => {
+            let panic = flush.join().err().map_or(String::new(), |_| " (it panicked)".to_owned());
+            return Err(OpenError::Resources {
+                what: format!("an answer from the flush core{panic}"),
+                source: std::io::ErrorKind::Other.into(),
+            });
+        }
+    };
+    let config = &shared.config;
+    let delivery = DeliveryConfig {
+        batch_len_max: config.batch_len_max,
+        batch_bytes_max: config.batch_bytes_max as u64,
+        linger: config.linger,
+        retry: config.retry,
+        deliver_timeout: None,
+        partial: sink.answers_each(),
+        seed: seed.rotate_left(17),
+        unix_start: unix_start(clock),
+    };
+    let dispatcher = Dispatcher::new(delivery, &cursor);
+    let thread = Delivery { shared: Arc::clone(&shared), sink, dispatcher, clock, halted: false };
+    let watched = Arc::clone(&shared);
+    let delivery = spawn(config, "sink", move || {
+        if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
+            watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
+            watched.done.fail();
+        }
+    })?;
+    let _ = shared.delivery_thread.set(delivery.thread().clone());
+    delivery.thread().unpark();
+    let (flush_ended, delivery_ended) = (Mutex::new(flush_ended), Mutex::new(delivery_ended));
+    Ok((shared, Engine { flush, delivery, flush_ended, delivery_ended }))
+}
+
+fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
+    catch_unwind(AssertUnwindSafe(|| block_on(sink.committed_boxed()))).map_err(|_| OpenError::Resources {
+        what: "the sink's committed LSN: it panicked".to_owned(),
+        source: std::io::ErrorKind::Other.into(),
+    })
+}
+
+fn seed() -> Result<u64, OpenError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|error| OpenError::Resources {
+        what: format!("random numbers ({error})"),
+        source: std::io::ErrorKind::Other.into(),
+    })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+fn panicked(what: &'static str) -> DiskError {
+    DiskError { what, file: None, offset: None, errno: 0, detail: "it panicked; this is an error in ringwal" }
+}
+
+fn unix_start(clock: Clock) -> UnixNanos {
+    UnixNanos(clock.unix().0.saturating_sub(clock.now().as_nanos()))
+}
+
+fn spawn(config: &Config, role: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    std::thread::Builder::new()
+        .name(format!("{}-{role}", config.name))
+        .spawn(run)
+        .map_err(|source| OpenError::Resources { what: format!("the {role} thread"), source })
+}
+
+fn pin(config: &Config) -> Result<(), OpenError> {
+    match config.cpu {
+        None => Ok(()),
+        Some(cpu) => io::pin_to_cpu(cpu)
+            .map_err(|error| ConfigError::new("cpu", cpu, format!("a CPU that this process may use ({error})")).into()),
+    }
+}
+
+impl Engine {
+    /// Closes the queue. With `deliver` the sink gets what is left until the time is over.
+    pub(crate) fn shutdown(
+        self,
+        shared: &Arc<Shared>,
+        within: Duration,
+        deliver: bool,
+    ) -> Result<Shutdown, ShutdownError> {
+        let deadline = Instant::now() + within;
+        shared.close_rings();
+        // ORDERING: Release: the delivery thread sees the rings closed.
+        shared.closing.store(true, Ordering::Release);
+        shared.wake_delivery();
+        // Everything that was pushed gets an LSN, and with one a place in the log.
+        let last = shared.fence(deadline);
+        // A paused sink gets nothing more, so there is nothing to wait for.
+        if let Ok(last) = last
+            && deliver
+            && !shared.is_paused()
+        {
+            let _ = shared.done.wait(last.number(), Some(deadline.saturating_duration_since(Instant::now())));
+        }
+        // ORDERING: Release: with all that was decided before.
+        shared.stop_delivery.store(true, Ordering::Release);
+        shared.wake_delivery();
+        // A batch that is out may be finished, as long as there is time: at least a moment.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+        let delivery_ended = self.delivery_ended.into_inner().recv_timeout(left);
+        shared.command(Command::Close);
+        let flush_ended = self.flush_ended.into_inner().recv_timeout(CLOSE_LOGS_WITHIN);
+        let outcome = outcome(shared);
+        if flush_ended != Err(RecvTimeoutError::Timeout) {
+            let _ = self.flush.join();
+        }
+        if delivery_ended == Err(RecvTimeoutError::Timeout) {
+            // The sink hangs in its batch; the thread ends when it comes back.
+            return outcome.and_then(|state| Err(ShutdownError::Deadline(state)));
+        }
+        let _ = self.delivery.join();
+        outcome
+    }
+}
+
+/// What has become of the entries, once the threads have ended.
+fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
+    let metrics = shared.metrics();
+    let undelivered = metrics.pending + metrics.in_flight;
+    // What is durable waits in the log; what is not is gone. The cursor is below all that is undelivered.
+    let durable = metrics.durable_lsn.min(metrics.last_lsn);
+    let not_durable = metrics.last_lsn.since(durable).min(undelivered);
+    let is_lost = shared.config.durability == Durability::Memory || shared.status.failure().is_some();
+    let lost = if shared.config.durability == Durability::Memory {
+        undelivered
+    } else if is_lost {
+        not_durable
+    } else {
+        shared.status.unplaced().min(undelivered)
+    };
+    let left_in_log = undelivered - lost;
+    let lost = lost + shared.status.left_in_rings();
+    if let Some(cause) = shared.status.failure() {
+        return Err(ShutdownError::Storage { cause: LogError::Failed(Arc::clone(cause)), lost });
+    }
+    Ok(Shutdown { delivered: metrics.delivered, parked: metrics.parked, left_in_log, lost })
+}
+
+/// A queue was dropped without shutdown: one line, if something is left.
+pub(crate) fn warn_of_drop(shared: &Shared, outcome: &Result<Shutdown, ShutdownError>) {
+    let name = shared.config.name();
+    match outcome {
+        Ok(state) if state.left_in_log == 0 && state.lost == 0 => {}
+        Ok(state) => eprintln!(
+            "ringwal: queue {name:?} was dropped without shutdown: {} entries wait in the log for the next start, {} are lost",
+            state.left_in_log, state.lost
+        ),
+        Err(error) => eprintln!("ringwal: queue {name:?} was dropped without shutdown: {error}"),
+    }
+}

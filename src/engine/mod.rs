@@ -1,0 +1,418 @@
+//! Threads and the clock: nothing else in the crate has either.
+//!
+//! ```text
+//!   producers ══ rings ══► flush core ══ frames ══► delivery thread ──► sink
+//!       ▲                   │      ▲                     │
+//!       └──── durable ──────┘      └── acks, commands ───┘
+//! ```
+//! | thread         | owns                                             | file          |
+//! |----------------|--------------------------------------------------|---------------|
+//! | `NAME-flush`   | the disk, both logs, the drain of the rings      | `flush/`      |
+//! | `NAME-sink`    | the dispatcher, the sink                         | `deliver.rs`  |
+//! | the caller's   | opening and closing                              | `lifecycle.rs`|
+//!
+//! What they share is [`Shared`]: queues between them, watermarks, counts.
+
+pub(crate) mod clock;
+pub(crate) mod deliver;
+pub(crate) mod flush;
+pub(crate) mod lifecycle;
+pub(crate) mod opening;
+pub(crate) mod parking;
+pub(crate) mod share;
+pub(crate) mod window;
+
+use std::cell::Cell;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_queue::{ArrayQueue, SegQueue};
+use parking_lot::Mutex;
+
+use crate::config::{Config, Durability};
+use crate::delivery::lease::LeaseId;
+use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::error::LogError;
+use crate::health::{Concern, Health};
+use crate::lsn::Lsn;
+use crate::metrics::{Counters, Holes, Metrics};
+use crate::recovery::Recovery;
+use crate::ring::Rings;
+use crate::schema::Schema;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::wal::frame::Frame;
+use crate::wal::op::DiskError;
+use crate::watermark::Watermark;
+
+/// Frames on their way from the flush core to the delivery thread.
+const HANDED_FRAMES_MAX: usize = 64;
+
+/// What the queue's threads and handles share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) rings: Arc<Rings>,
+    pub(crate) counters: Counters,
+    pub(crate) holes: Mutex<Holes>,
+    pub(crate) status: Status,
+    pub(crate) recovery: Recovery,
+    /// LSN up to which everything is delivered or parked (not yet durably so).
+    pub(crate) done: Watermark,
+    /// Flush core → delivery thread.
+    pub(crate) frames: ArrayQueue<(Frame, Schema)>,
+    pub(crate) notices: SegQueue<Notice>,
+    pub(crate) delivery_thread: OnceLock<Thread>,
+    /// Delivery thread and handles → flush core.
+    pub(crate) commands: SegQueue<Command>,
+    pub(crate) acks: Mutex<Option<AckState>>,
+    /// Somebody waits for durability.
+    urgent: AtomicBool,
+    /// Somebody waits for the delivery of what lies up to here.
+    hurried: AtomicU64,
+    /// Pushes are refused; what is left is brought home.
+    pub(crate) closing: AtomicBool,
+    /// The delivery thread takes no more batches.
+    pub(crate) stop_delivery: AtomicBool,
+    paused: AtomicBool,
+    /// The flush core has ended.
+    ended: AtomicBool,
+}
+
+/// What the sink is done with, as the delivery thread last knew it.
+#[derive(Debug)]
+pub(crate) struct AckState {
+    pub(crate) acked: Lsn,
+    pub(crate) done: Vec<(Lsn, Lsn)>,
+    pub(crate) attempts: Vec<(Lsn, u32)>,
+}
+
+/// What the flush core tells the delivery thread besides frames.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// The entries that this lease had parked are durable in the park.
+    Parked(LeaseId),
+    /// They cannot be parked now, and why.
+    NotParked(LeaseId, String),
+}
+
+/// What the flush core is asked for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Answer with the last LSN once the rings are drained up to these positions.
+    Fence { tails: Vec<u64>, reply: SyncSender<Lsn> },
+    /// Write these into the park, then tell the delivery thread.
+    Park { lease: LeaseId, records: Vec<ParkRecord> },
+    /// Read parked entries after this id.
+    ListParked { after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>> },
+    /// These parked entries are done with.
+    Unpark { ids: Vec<Lsn>, exit: ParkExit, reply: SyncSender<Result<(), LogError>> },
+    /// Close both logs and end.
+    Close,
+}
+
+/// How a parked entry leaves the park.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ParkExit {
+    Discarded,
+    Redelivered,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: Config,
+        rings: Arc<Rings>,
+        counters: Counters,
+        holes: Holes,
+        recovery: Recovery,
+        done: Lsn,
+        status: Status,
+    ) -> Self {
+        Self {
+            config,
+            rings,
+            counters,
+            holes: Mutex::new(holes),
+            status,
+            recovery,
+            done: Watermark::new(done.number()),
+            frames: ArrayQueue::new(HANDED_FRAMES_MAX),
+            notices: SegQueue::new(),
+            delivery_thread: OnceLock::new(),
+            commands: SegQueue::new(),
+            acks: Mutex::new(None),
+            urgent: AtomicBool::new(false),
+            hurried: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            stop_delivery: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Somebody is about to wait for durability, and will rouse the flush core: its next turn commits what
+    /// there is.
+    pub(crate) fn want_durable(&self) {
+        // ORDERING: Release/Acquire (`take_urgent`): the drain after it sees what was pushed before it. The
+        // doorbell's exchange that follows makes the turn that looks at it come.
+        self.urgent.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_urgent(&self) -> bool {
+        // ORDERING: see `want_durable`. The load first spares the line when nobody waits.
+        self.urgent.load(Ordering::Acquire) && self.urgent.swap(false, Ordering::AcqRel)
+    }
+
+    /// Somebody waits for delivery up to `last`: nothing up to there lingers, or waits for the end of a period.
+    fn hurry_delivery(&self, last: Lsn) {
+        // ORDERING: Relaxed: a number by itself; waking the thread orders it.
+        self.hurried.fetch_max(last.number(), Ordering::Relaxed);
+        if matches!(self.config.durability, Durability::Periodic(_)) {
+            self.want_durable();
+            self.rings.doorbell().rouse();
+        }
+        self.wake_delivery();
+    }
+
+    /// What delivery has up to `last` is all that it gets for now: it is not to linger for more.
+    pub(crate) fn hurry_what_is_there(&self, last: Lsn) {
+        // ORDERING: see `hurry_delivery`.
+        if self.hurried.fetch_max(last.number(), Ordering::Relaxed) < last.number() {
+            self.wake_delivery();
+        }
+    }
+
+    pub(crate) fn hurried(&self) -> Lsn {
+        // ORDERING: see `hurry_delivery`.
+        Lsn::new(self.hurried.load(Ordering::Relaxed))
+    }
+
+    /// Refuses pushes from now on, those that wait for space too.
+    pub(crate) fn close_rings(&self) {
+        self.rings.close();
+        for ring in 0..self.rings.count() {
+            self.rings.space(ring).fail();
+        }
+    }
+
+    /// Whether this thread may wait for the queue's own.
+    pub(crate) fn may_wait(&self) -> Result<(), LogError> {
+        match () {
+            () if !self.rings.is_at_home() => Err(LogError::Forked),
+            () if in_sink_of(self) => Err(LogError::WouldDeadlock),
+            () => Ok(()),
+        }
+    }
+
+    /// Asks the flush core for something. After its end the question is dropped, and the asker sees that.
+    pub(crate) fn command(&self, command: Command) {
+        self.commands.push(command);
+        self.rings.doorbell().rouse();
+        // ORDERING: SeqCst, with `end`: of the push here and the store there one comes first, so that
+        // either the flush core's last look finds the command or this load finds the end.
+        if self.ended.load(Ordering::SeqCst) {
+            while self.commands.pop().is_some() {}
+        }
+    }
+
+    /// The flush core ends: nothing will become durable or be answered any more.
+    pub(crate) fn end(&self) {
+        // ORDERING: SeqCst, see `command`.
+        self.ended.store(true, Ordering::SeqCst);
+        while self.commands.pop().is_some() {}
+        for ring in 0..self.rings.count() {
+            self.rings.durable(ring).fail();
+        }
+        self.done.fail();
+    }
+
+    /// Asks the flush core for something and waits for the answer.
+    pub(crate) fn ask<R>(
+        &self,
+        deadline: Instant,
+        command: impl FnOnce(SyncSender<R>) -> Command,
+    ) -> Result<R, LogError> {
+        self.may_wait()?;
+        let (reply, answer) = sync_channel(1);
+        self.command(command(reply));
+        answer.recv_timeout(deadline.saturating_duration_since(Instant::now())).map_err(|error| match error {
+            RecvTimeoutError::Timeout => LogError::TimedOut,
+            RecvTimeoutError::Disconnected => self.status.end_of_waiting(),
+        })
+    }
+
+    /// Waits until the rings are drained, and gives the last LSN that they got. What is drained by then
+    /// is in a hurry: no period and no lingering holds up its delivery.
+    pub(crate) fn fence(&self, deadline: Instant) -> Result<Lsn, LogError> {
+        let tails = self.tails();
+        let last = self.ask(deadline, |reply| Command::Fence { tails, reply })?;
+        self.hurry_delivery(last);
+        Ok(last)
+    }
+
+    /// The position behind the last record of each ring.
+    pub(crate) fn tails(&self) -> Vec<u64> {
+        (0..self.rings.count()).map(|ring| self.rings.tail(ring)).collect()
+    }
+
+    pub(crate) fn wake_delivery(&self) {
+        if let Some(thread) = self.delivery_thread.get() {
+            thread.unpark();
+        }
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        // ORDERING: Release/Acquire: nothing hangs on it but the flag itself.
+        self.paused.store(paused, Ordering::Release);
+        self.wake_delivery();
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        // ORDERING: see `set_paused`.
+        self.paused.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn metrics(&self) -> Metrics {
+        let mut metrics = self.counters.snapshot(&self.holes.lock());
+        metrics.ring_bytes = self.rings.used_len();
+        metrics.driver = self.recovery.disk.driver;
+        metrics
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let mut failed = Vec::new();
+        let mut degraded: Vec<Concern> =
+            self.recovery.disk.notes.iter().map(|note| Concern::Platform(note.clone())).collect();
+        if let Some(cause) = self.status.failure() {
+            failed.push(Concern::LogFailed(cause.to_string()));
+        }
+        if let Some(what) = self.status.corruption() {
+            failed.push(Concern::LogCorrupt(what.to_string()));
+        }
+        if self.rings.is_closed() && failed.is_empty() {
+            failed.push(Concern::Closed);
+        }
+        degraded.extend(self.status.concerns());
+        let metrics = self.metrics();
+        if metrics.parked > 0 {
+            degraded.push(Concern::Parked(metrics.parked));
+        }
+        let lost: u64 = self.recovery.lost.iter().map(|(first, last)| last.next().since(*first)).sum();
+        if lost > 0 {
+            degraded.push(Concern::LostEntries(lost));
+        }
+        if !failed.is_empty() {
+            failed.extend(degraded);
+            return Health::Failed(failed);
+        }
+        if degraded.is_empty() { Health::Ok } else { Health::Degraded(degraded) }
+    }
+}
+
+/// What has gone wrong, for health and for those who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    failure: OnceLock<Arc<DiskError>>,
+    corruption: OnceLock<Arc<str>>,
+    log_room: Mutex<Option<String>>,
+    park_room: Mutex<Option<String>>,
+    sink_attempts: AtomicU32,
+    /// Set at the end: entries that were accepted and found no room in the log.
+    left_in_rings: AtomicU64,
+    /// The same, of those that have an LSN.
+    unplaced: AtomicU64,
+}
+
+impl Status {
+    pub(crate) fn failure(&self) -> Option<&Arc<DiskError>> {
+        self.failure.get()
+    }
+
+    /// The first failure counts.
+    pub(crate) fn fail(&self, cause: DiskError) {
+        let _ = self.failure.set(Arc::new(cause));
+    }
+
+    pub(crate) fn corruption(&self) -> Option<&Arc<str>> {
+        self.corruption.get()
+    }
+
+    /// The first one counts.
+    pub(crate) fn corrupt(&self, what: &str) {
+        let _ = self.corruption.set(what.into());
+    }
+
+    pub(crate) fn set_log_room(&self, why: Option<String>) {
+        *self.log_room.lock() = why;
+    }
+
+    pub(crate) fn set_park_room(&self, why: Option<String>) {
+        *self.park_room.lock() = why;
+    }
+
+    pub(crate) fn set_sink_attempts(&self, attempts: u32) {
+        // ORDERING: Relaxed: a number to look at.
+        self.sink_attempts.store(attempts, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_left_in_rings(&self, entries: u64) {
+        // ORDERING: Relaxed: read after the flush core has said that it ended, by a channel.
+        self.left_in_rings.store(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn left_in_rings(&self) -> u64 {
+        // ORDERING: see `set_left_in_rings`.
+        self.left_in_rings.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_unplaced(&self, entries: u64) {
+        // ORDERING: Relaxed, as `set_left_in_rings`.
+        self.unplaced.store(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unplaced(&self) -> u64 {
+        // ORDERING: see `set_unplaced`.
+        self.unplaced.load(Ordering::Relaxed)
+    }
+
+    fn concerns(&self) -> Vec<Concern> {
+        let mut concerns = Vec::new();
+        concerns.extend(self.log_room.lock().clone().map(Concern::LogFull));
+        concerns.extend(self.park_room.lock().clone().map(Concern::ParkFull));
+        // ORDERING: Relaxed, see `set_sink_attempts`.
+        let attempts = self.sink_attempts.load(Ordering::Relaxed);
+        if attempts > 0 {
+            concerns.push(Concern::SinkFailing(attempts));
+        }
+        concerns
+    }
+
+    /// What those are told whose watermark will not move any more.
+    pub(crate) fn end_of_waiting(&self) -> LogError {
+        if let Some(cause) = self.failure() {
+            return LogError::Failed(Arc::clone(cause));
+        }
+        if let Some(what) = self.corruption() {
+            return LogError::Corrupt(Arc::clone(what));
+        }
+        LogError::Closed
+    }
+}
+
+thread_local! {
+    /// The queue whose sink runs on this thread: it must never wait for itself.
+    static SINK_OF: Cell<*const Shared> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Whether this thread is calling this queue's sink.
+pub(crate) fn in_sink_of(shared: &Shared) -> bool {
+    SINK_OF.with(|of| std::ptr::eq(of.get(), shared))
+}
+
+/// Marks this thread as the one that calls this queue's sink.
+pub(crate) fn mark_sink_thread(shared: &Arc<Shared>) {
+    SINK_OF.with(|of| of.set(Arc::as_ptr(shared)));
+}
+
+/// How long the parts wait for each other when nothing else says so.
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(60);

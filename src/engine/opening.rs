@@ -1,0 +1,435 @@
+//! Opening, on the flush core's own thread: look, judge, repair, begin.
+//!
+//! ```text
+//!   disk ─► Scan main ─► Scan park ─► judge ─► Repair main ─► Repair park ─► logs ─► first slot
+//!           (only reads)             schema,
+//!                                    damage: an error here leaves all as it was
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, Durability, Io, OnCorruption, Park};
+use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
+use crate::engine::clock::Clock;
+use crate::engine::flush::{Flush, State};
+use crate::engine::parking::Parking;
+use crate::engine::share::Share;
+use crate::engine::window::Window;
+use crate::engine::{Shared, Status};
+use crate::error::{ConfigError, OpenError};
+use crate::io::memory::RamDisk;
+use crate::io::{Disk, IoOpenError, Opened};
+use crate::lsn::Lsn;
+use crate::metrics::{Counters, Holes};
+use crate::ranges::Ranges;
+use crate::recovery::Recovery;
+use crate::ring::record::stride_of;
+use crate::ring::{Rings, RingsConfig};
+use crate::schema::Schema;
+use crate::wal::block::Pool;
+use crate::wal::cursor::Cursor;
+use crate::wal::frame::FRAME_HEADER_LEN;
+use crate::wal::log::{Commit, Log, LogConfig};
+use crate::wal::meta::Meta;
+use crate::wal::mutant::Mutants;
+use crate::wal::op::{Completion, FileId, LogId, Op, Token};
+use crate::wal::reader::Reader;
+use crate::wal::recovery::{Corruption, Recovered, Repair, Scan, ScanError, Scanned, StoreConfig};
+use crate::wal::segment::FORMAT_MAJOR;
+
+/// Where the bytes go.
+pub(crate) enum Source {
+    /// A directory that is locked and understood.
+    Directory(Opened),
+    /// Memory.
+    Memory,
+    /// A disk from a test.
+    #[cfg(feature = "testing")]
+    Given(Box<dyn Disk>),
+}
+
+/// What opening needs to know.
+pub(crate) struct Opening {
+    pub(crate) config: Config,
+    pub(crate) source: Source,
+    pub(crate) schema: Schema,
+    pub(crate) accepts: fn(&Schema) -> bool,
+    /// What the sink says that it has.
+    pub(crate) committed: Option<Lsn>,
+    /// META as it lies on disk, if it does: the pool must fit its frames.
+    pub(crate) meta: Option<Meta>,
+    pub(crate) seed: u64,
+}
+
+/// What the delivery thread begins with.
+pub(crate) struct Start {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cursor: Cursor,
+    pub(crate) clock: Clock,
+}
+
+impl Opening {
+    /// Opens both logs, and puts the flush core together.
+    pub(crate) fn run(mut self) -> Result<(Flush, Start), OpenError> {
+        let clock = Clock::start();
+        let pool = self.pool()?;
+        let mut disk: Box<dyn Disk> = match std::mem::replace(&mut self.source, Source::Memory) {
+            Source::Directory(opened) => opened.into_disk(&pool).map_err(io_error)?,
+            Source::Memory => Box::new(RamDisk::new()),
+            #[cfg(feature = "testing")]
+            Source::Given(disk) => disk,
+        };
+        let report = disk.report();
+        let block_len = report.block_len_min.max(4096);
+        let (main_store, park_store) = self.stores(block_len);
+
+        let main = self.scan(&mut *disk, main_store, &pool)?;
+        let park = self.scan(&mut *disk, park_store, &pool)?;
+        self.judge(LogId::Main, &main)?;
+        self.judge(LogId::Park, &park)?;
+        self.check_store(&main, main_store, report.block_len_min)?;
+        if self.config.park == Park::Dir {
+            self.check_store(&park, park_store, report.block_len_min)?;
+        }
+        let (is_new, is_clean) = (main.meta.is_none(), main.report.clean);
+        let torn_tail = main.report.torn.as_ref().map(|torn| {
+            format!(
+                "the log ends at LSN {}: what lies behind it, in {} at offset {}, was torn (or rotted: the two cannot be \
+                 told apart there) and had not been promised to anyone; {} broken frames",
+                torn.end,
+                FileId::Slot(LogId::Main, torn.slot),
+                torn.offset,
+                torn.broken_frames
+            )
+        });
+        let main = self.repair(&mut *disk, main, main_store, &pool)?;
+        let park = self.repair(&mut *disk, park, park_store, &pool)?;
+
+        let cursor = self.cursor(&main);
+        let holes = holes(&main, &cursor);
+        let counters = Counters::default();
+        let first = cursor.acked;
+        let entries = |from: Lsn, end: Lsn, holes: &Holes| {
+            end.next().since(from.next()).saturating_sub(holes.count(from.next(), end.next()))
+        };
+        counters.recovered.set(entries(first, main.end, &holes));
+        let gone = Ranges::new(park.cursor.acked, park.cursor.done.clone());
+        let park_holes = self::holes(&park, &park.cursor);
+        counters.recovered_parked.set(entries(gone.floor(), park.end, &park_holes));
+
+        let main_config = self.log_config(LogId::Main, main.meta.segment_len);
+        let park_config = self.log_config(LogId::Park, park.meta.segment_len);
+        let window_start = first.next();
+        let (main_end, next_lsn) = (main.end, main.next_lsn);
+        // The log counts to one past the last, people to the last.
+        let lost = main.lost.iter().map(|(first, next)| (*first, next.prev())).collect();
+        let is_news = cursor != main.cursor;
+        let reader = Reader::new(LogId::Main, &main.meta, Mutants::NONE);
+        let park_reader = Reader::new(LogId::Park, &park.meta, Mutants::NONE);
+        let mut log = Log::new(main, main_config, pool.clone());
+        let park_log = Log::new(park, park_config, pool.clone());
+        if is_news {
+            log.ack(clock.now(), cursor.acked, &cursor.done, &cursor.attempts);
+        }
+        counters.next_lsn.set(log.next_lsn().number());
+        counters.durable_lsn.set(log.durable().number());
+        counters.cursor_lsn.set(log.cursor_durable().number());
+        counters.seen_lsn.set(window_start.number());
+
+        let config = &self.config;
+        let rings = RingsConfig {
+            shared: config.rings,
+            pinned: config.pinned_rings,
+            ring_len: config.ring_bytes,
+            entry_len_max: config.entry_len_max,
+        };
+        let (rings, drainer) = Rings::new(rings, disk.doorbell())
+            .map_err(|source| OpenError::Resources { what: "memory for the rings".to_owned(), source })?;
+        let recovery = Recovery {
+            new: is_new,
+            clean: is_clean,
+            recovered: counters.recovered.read(),
+            parked: counters.recovered_parked.read(),
+            end: main_end,
+            next: next_lsn.max(log.next_lsn()),
+            torn_tail,
+            lost,
+            took: clock.now().since(crate::time::Instant::START),
+            disk: report,
+        };
+        let window = Window::new(window_start, log.durable());
+        let count = rings.count();
+        let shared =
+            Arc::new(Shared::new(self.config.clone(), rings, counters, holes, recovery, first, Status::default()));
+        let mut flush = Flush {
+            shared: Arc::clone(&shared),
+            disk,
+            drainer,
+            share: Share::new(pool.clone()),
+            pool: pool.clone(),
+            clock,
+            schema: self.schema,
+            log,
+            reader,
+            window,
+            parking: Parking::new(park_log, park_reader, pool, gone),
+            state: State::new(count),
+        };
+        let need = config.segment_len;
+        // `Spill` asks for a slot only when memory fills.
+        let writes_at_once = !matches!(self.config.durability, Durability::Spill | Durability::Memory);
+        if is_new && writes_at_once && !flush.await_first_slot() {
+            return Err(OpenError::NoSpace { dir: self.config.dir, need });
+        }
+        Ok((flush, Start { shared, cursor, clock }))
+    }
+
+    fn pool(&self) -> Result<Pool, OpenError> {
+        let stored = self.meta.as_ref().map_or(0, |meta| meta.frame_len_max as usize + 65_536);
+        let chunk_len = self.config.chunk_len().max(stored).next_multiple_of(4096);
+        Pool::new(self.config.chunks(), chunk_len)
+            .map_err(|source| OpenError::Resources { what: "memory for frames (memory_max)".to_owned(), source })
+    }
+
+    fn stores(&self, block_len: u32) -> (StoreConfig, StoreConfig) {
+        let config = &self.config;
+        let main = StoreConfig {
+            log: LogId::Main,
+            block_len,
+            segment_len: config.segment_len,
+            frame_len_max: config.frame_len_max(block_len),
+            seed: self.seed,
+            mutants: Mutants::NONE,
+        };
+        let record = stride_of(config.entry_len_max + PARK_OVERHEAD_MAX) + FRAME_HEADER_LEN;
+        let park_frame = (record as u64).next_multiple_of(u64::from(block_len));
+        let park = StoreConfig {
+            log: LogId::Park,
+            segment_len: config.park_segment_len(),
+            frame_len_max: u32::try_from(park_frame).unwrap_or(u32::MAX),
+            seed: self.seed.rotate_left(32),
+            ..main
+        };
+        (main, park)
+    }
+
+    fn log_config(&self, log: LogId, segment_len: u64) -> LogConfig {
+        let config = &self.config;
+        let bytes_max = if log == LogId::Main { config.log_bytes_max } else { config.park_bytes_max };
+        let slots_max = u32::try_from(bytes_max / segment_len).unwrap_or(u32::MAX);
+        let commit = match config.durability {
+            Durability::Immediate => Commit::Immediate,
+            Durability::Periodic(period) => Commit::Periodic(period),
+            Durability::Spill | Durability::Memory => Commit::Spill,
+        };
+        let is_main = log == LogId::Main;
+        LogConfig {
+            log,
+            schema: if is_main { self.schema } else { PARK_SCHEMA },
+            commit: if is_main { commit } else { Commit::Immediate },
+            slots_max: slots_max.max(2),
+            spare_max: if is_main { 2 } else { 1 },
+            inflight_max: 4,
+            hedge_len: 64 << 10,
+            cursor_every: Duration::from_millis(50),
+            seed: self.seed ^ if is_main { 0 } else { 0x9e37_79b9_7f4a_7c15 },
+            mutants: Mutants::NONE,
+            lsn_floor: if is_main { self.committed.unwrap_or(Lsn::ZERO) } else { Lsn::ZERO },
+        }
+    }
+
+    fn scan(&self, disk: &mut dyn Disk, store: StoreConfig, pool: &Pool) -> Result<Scanned, OpenError> {
+        let mut scan = Scan::new(store, pool.clone());
+        loop {
+            if let Some(outcome) = scan.outcome() {
+                return outcome.map_err(|error| self.scan_error(store.log, error));
+            }
+            drive(disk, scan.poll_op(), |completion| scan.handle_completion(completion));
+        }
+    }
+
+    fn repair(
+        &self,
+        disk: &mut dyn Disk,
+        scanned: Scanned,
+        store: StoreConfig,
+        pool: &Pool,
+    ) -> Result<Recovered, OpenError> {
+        let need = store.segment_len;
+        let mut repair = Repair::new(scanned, self.config.on_corruption, store, pool.clone());
+        loop {
+            if let Some(outcome) = repair.outcome() {
+                return outcome.map_err(|error| {
+                    let dir = self.config.dir.clone();
+                    if error.is_no_space() { OpenError::NoSpace { dir, need } } else { OpenError::Disk { dir, error } }
+                });
+            }
+            drive(disk, repair.poll_op(), |completion| repair.handle_completion(completion));
+        }
+    }
+
+    /// Whether the directory may be opened as it is asked for. Nothing has been changed so far.
+    fn judge(&self, log: LogId, scanned: &Scanned) -> Result<(), OpenError> {
+        let is_park = log == LogId::Park;
+        let unknown = scanned.live.iter().find(|segment| {
+            let is_known = if is_park { segment.schema == PARK_SCHEMA } else { (self.accepts)(&segment.schema) };
+            segment.end > scanned.cursor.acked && !is_known
+        });
+        if let Some(segment) = unknown {
+            return Err(OpenError::Schema { found: Box::new(segment.schema), wanted: Box::new(self.schema) });
+        }
+        match scanned.corruption.first() {
+            Some(corruption) if self.config.on_corruption == OnCorruption::Stop => Err(self.corrupt(log, corruption)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was fixed when the directory was created must fit what is asked for now. The longest frame is
+    /// not: it grows with `entry_len_max`, as long as a segment holds it.
+    fn check_store(&self, scanned: &Scanned, wanted: StoreConfig, block_len_min: u32) -> Result<(), OpenError> {
+        let Some(meta) = &scanned.meta else {
+            return Ok(());
+        };
+        if meta.block_len < block_len_min {
+            let file = self.path(FileId::Meta(wanted.log));
+            let why = format!(
+                "its blocks have {} bytes, but this disk writes in units of {block_len_min}; copy the directory back to \
+                 a disk like the old one and drain it there",
+                meta.block_len
+            );
+            return Err(OpenError::Unusable { file, why });
+        }
+        let longest = u64::from(wanted.frame_len_max) + 4 * u64::from(meta.block_len);
+        if longest > meta.segment_len {
+            let range = format!("so long that it fits the directory's segments of {} bytes", meta.segment_len);
+            return Err(ConfigError::new("entry_len_max", self.config.entry_len_max, range).into());
+        }
+        let (field, bytes_max) = match wanted.log {
+            LogId::Main => ("log_bytes_max", self.config.log_bytes_max),
+            LogId::Park => ("park_bytes_max", self.config.park_bytes_max),
+        };
+        if bytes_max < 2 * meta.segment_len {
+            let range = format!("at least two of the directory's segments of {} bytes", meta.segment_len);
+            return Err(ConfigError::new(field, bytes_max, range).into());
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, log: LogId, corruption: &Corruption) -> OpenError {
+        OpenError::Corrupt {
+            file: self.path(FileId::Slot(log, corruption.slot)),
+            offset: corruption.offset,
+            first: corruption.first,
+            last: corruption.last,
+            why: corruption.why.to_owned(),
+        }
+    }
+
+    fn path(&self, file: FileId) -> std::path::PathBuf {
+        self.config.dir.join(file.to_string())
+    }
+
+    fn scan_error(&self, log: LogId, error: ScanError) -> OpenError {
+        let file = match &error {
+            ScanError::WrongStore { slot }
+            | ScanError::WrongPlace { slot, .. }
+            | ScanError::SameIdentity { slot, .. }
+            | ScanError::Disagrees { slot, .. } => self.path(FileId::Slot(log, *slot)),
+            _ => self.path(FileId::Meta(log)),
+        };
+        match error {
+            ScanError::Newer { major, features: 0 } => {
+                OpenError::NewerFormat { file, found: major, known: FORMAT_MAJOR }
+            }
+            ScanError::Disk(error) => OpenError::Disk { dir: self.config.dir.clone(), error },
+            ScanError::PoolTooSmall { needed } => OpenError::Config(ConfigError::new(
+                "memory_max",
+                self.config.memory_max,
+                format!("enough for frames of {needed} bytes, which are in the directory"),
+            )),
+            other => OpenError::Unusable { file, why: other.to_string() },
+        }
+    }
+
+    /// Where delivery begins: behind what the cursor says, and behind what the sink says that it has. LSNs
+    /// that are skipped, because a run before may have shown them to a sink, are done with for good: who
+    /// opens the next time cannot tell them from entries.
+    fn cursor(&self, recovered: &Recovered) -> Cursor {
+        let cursor = recovered.cursor.clone();
+        let mut done = Ranges::new(cursor.acked, cursor.done.clone());
+        let committed = self.committed.unwrap_or(Lsn::ZERO);
+        done.add(Lsn::FIRST, committed.next());
+        done.add(recovered.end.next(), recovered.next_lsn.max(committed.next()));
+        Cursor { acked: done.floor(), done: done.above().to_vec(), ..cursor }
+    }
+}
+
+/// LSNs above the cursor that are no entries to be delivered, each counted once.
+fn holes(recovered: &Recovered, cursor: &Cursor) -> Holes {
+    let mut done = Ranges::new(cursor.acked, Vec::new());
+    for (first, next) in cursor.done.iter().chain(&recovered.absent).chain(&recovered.lost) {
+        done.add(*first, *next);
+    }
+    let mut holes = Holes::default();
+    for (first, next) in done.above() {
+        holes.add(*first, *next);
+    }
+    holes
+}
+
+/// Hands one op to the disk, or waits for one to complete.
+fn drive(disk: &mut dyn Disk, op: Option<(Token, Op)>, handle: impl FnOnce(Completion)) {
+    match op {
+        Some((token, op)) => disk.submit(token, op),
+        None => {
+            if let Some(completion) = disk.complete(None) {
+                handle(completion);
+            }
+        }
+    }
+}
+
+impl Flush {
+    /// Turns until there is a slot to write into. False: there is no space for one.
+    fn await_first_slot(&mut self) -> bool {
+        while self.log.stats().slots_free == 0 {
+            // `room` tells only those who wait to write; nobody does yet.
+            if self.log.stats().prepare_failures > 0 || self.log.failure().is_some() {
+                return false;
+            }
+            self.turn_once();
+        }
+        true
+    }
+}
+
+impl From<Io> for crate::io::Io {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Auto => Self::Auto,
+            Io::Uring => Self::Uring,
+            Io::Threads => Self::Threads,
+        }
+    }
+}
+
+/// A refused opening, in the words of the queue.
+pub(crate) fn io_error(error: IoOpenError) -> OpenError {
+    match error {
+        IoOpenError::Locked { dir, pid } => OpenError::Locked { dir, pid },
+        IoOpenError::NotADirectory { path } => OpenError::NotADirectory { path },
+        IoOpenError::NoSpace { path } => OpenError::NoSpace { dir: path, need: 4096 },
+        IoOpenError::UringRefused { .. } => OpenError::UringRefused { why: error.to_string() },
+        IoOpenError::Io { what, path, source } => OpenError::Io { what: what.to_owned(), path, source },
+        IoOpenError::Missing { path } => {
+            OpenError::Io { what: "find".to_owned(), path, source: std::io::ErrorKind::NotFound.into() }
+        }
+        IoOpenError::Permission { what, path } => {
+            OpenError::Io { what: what.to_owned(), path, source: std::io::ErrorKind::PermissionDenied.into() }
+        }
+        IoOpenError::ReadOnlyFs { path } => {
+            OpenError::Io { what: "write to".to_owned(), path, source: std::io::ErrorKind::ReadOnlyFilesystem.into() }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The park: a second log, beside the main one, for entries that the sink has refused for good.
+//!
+//! ```text
+//!   delivery ── Park(records) ──► waiting ──► frames of the park log ──► durable ──► Parked(lease)
+//!   user ────── ListParked ─────► reader over the park log ──► entries
+//!   user ────── Unpark(ids) ────► the park's cursor
+//! ```
+//! A parked entry's id is its LSN in the park log. Its cursor says which of them are gone: redelivered
+//! or discarded.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
+
+use crate::delivery::lease::LeaseId;
+use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::engine::clock::Clock;
+use crate::engine::{Notice, ParkExit, Shared};
+use crate::error::LogError;
+use crate::io::Disk;
+use crate::lsn::Lsn;
+use crate::ranges::Ranges;
+use crate::ring::record::{RECORD_HEADER_LEN, Records, State, Word, stride_of};
+use crate::time::Instant;
+use crate::wal::block::Pool;
+use crate::wal::cursor::CURSOR_RANGES_MAX;
+use crate::wal::frame::RunEnd;
+use crate::wal::log::{Blocked, Event, Log, Room};
+use crate::wal::op::Completion;
+use crate::wal::reader::{ReadEvent, Reader};
+
+/// The park log and who waits for it.
+pub(crate) struct Parking {
+    pub(crate) log: Log,
+    reader: Reader,
+    pool: Pool,
+    /// What is gone from the park.
+    gone: Ranges,
+    waiting: VecDeque<Batch>,
+    listings: VecDeque<Listing>,
+    unparks: Vec<(Lsn, Unpark)>,
+}
+
+/// Records of one lease on their way into the park.
+struct Batch {
+    lease: LeaseId,
+    records: VecDeque<ParkRecord>,
+    count: u64,
+    /// The LSN of the last one, once all are in frames.
+    last: Option<Lsn>,
+}
+
+struct Listing {
+    after: Lsn,
+    max: usize,
+    found: Vec<ParkedEntry>,
+    reply: SyncSender<Result<Vec<ParkedEntry>, LogError>>,
+    started: bool,
+}
+
+/// An answer that waits for the park's cursor.
+type Unpark = SyncSender<Result<(), LogError>>;
+
+impl Parking {
+    pub(crate) fn new(log: Log, reader: Reader, pool: Pool, gone: Ranges) -> Self {
+        Self { log, reader, pool, gone, waiting: VecDeque::new(), listings: VecDeque::new(), unparks: Vec::new() }
+    }
+
+    pub(crate) fn park(&mut self, lease: LeaseId, records: Vec<ParkRecord>) {
+        let count = records.len() as u64;
+        self.waiting.push_back(Batch { lease, records: records.into(), count, last: None });
+    }
+
+    pub(crate) fn list(&mut self, after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>>) {
+        self.listings.push_back(Listing { after, max, found: Vec::new(), reply, started: false });
+    }
+
+    /// Takes entries out of the park; answered when that is durable.
+    pub(crate) fn unpark(&mut self, now: Instant, shared: &Shared, ids: &[Lsn], exit: ParkExit, reply: Unpark) {
+        let mut gone = self.gone.clone();
+        let mut count = 0;
+        for id in ids {
+            count += u64::from(*id <= self.log.durable() && gone.add(*id, id.next()));
+        }
+        if gone.ranges_above_floor() > CURSOR_RANGES_MAX {
+            let _ = reply.send(Err(LogError::TooManyHoles));
+            return;
+        }
+        self.gone = gone;
+        let counters = &shared.counters;
+        counters.unparked.add(count);
+        match exit {
+            ParkExit::Discarded => counters.discarded.add(count),
+            ParkExit::Redelivered => counters.redelivered.add(count),
+        }
+        self.log.ack(now, self.gone.floor(), self.gone.above(), &[]);
+        self.unparks.push((self.gone.floor(), reply));
+    }
+
+    /// Moves waiting records into frames, and listings on.
+    pub(crate) fn turn(&mut self, now: Instant, clock: Clock, shared: &Shared) -> bool {
+        let mut busy = false;
+        for index in 0..self.waiting.len() {
+            match self.fill(index, now, clock) {
+                Ok(moved) => busy |= moved,
+                Err(blocked) => {
+                    self.give_way(shared, &blocked);
+                    break;
+                }
+            }
+        }
+        if busy {
+            self.log.commit_now(now);
+        }
+        busy
+    }
+
+    /// Encodes the records of one lease into frames of the park log.
+    fn fill(&mut self, index: usize, now: Instant, clock: Clock) -> Result<bool, Blocked> {
+        let mut moved = false;
+        while let Some(record) = self.waiting[index].records.front() {
+            let stride = stride_of(record.encoded_len());
+            let mut frame = self.log.frame(now, clock.unix())?;
+            // A full frame makes room for the rest of its chunk, and that, if it is too short, for a whole one.
+            while frame.spare_mut().len() < stride {
+                self.log.seal(now);
+                frame = self.log.frame(now, clock.unix())?;
+            }
+            write_record(record, &mut frame.spare_mut()[..stride]);
+            frame.advance(stride, 1, RunEnd { ring: 0, end: 0 });
+            self.waiting[index].records.pop_front();
+            moved = true;
+        }
+        if moved {
+            self.log.seal(now);
+            self.waiting[index].last = Some(self.log.next_lsn().prev());
+        }
+        Ok(moved)
+    }
+
+    /// The park takes no more: those who wait are told, the entries stay in retry.
+    fn give_way(&mut self, shared: &Shared, blocked: &Blocked) {
+        if matches!(blocked, Blocked::Pool) {
+            return;
+        }
+        self.waiting.retain(|batch| {
+            // What has begun to enter the park must go on: half of it may be durable.
+            let untouched = batch.last.is_none() && batch.records.len() as u64 == batch.count;
+            if untouched {
+                shared.notices.push(Notice::NotParked(batch.lease, blocked.to_string()));
+                shared.wake_delivery();
+            }
+            !untouched
+        });
+    }
+
+    /// Hands ops to the disk, and tells how many.
+    pub(crate) fn submit(&mut self, now: Instant, disk: &mut dyn Disk) -> usize {
+        let mut submitted = 0;
+        while let Some((token, op)) = self.log.poll_op(now) {
+            disk.submit(token, op);
+            submitted += 1;
+        }
+        // The reader makes an event when it is asked for an op: ask until it has neither.
+        loop {
+            let Some(listing) = self.listings.front_mut() else {
+                return submitted;
+            };
+            if !listing.started {
+                listing.started = true;
+                let from = listing.after.next().max(self.gone.floor().next());
+                self.reader.seek(from, None);
+            }
+            while let Some((token, op)) = self.reader.poll_op(self.log.segments(), self.log.durable(), &self.pool) {
+                disk.submit(token, op);
+                submitted += 1;
+            }
+            if !self.take_read_events() {
+                return submitted;
+            }
+        }
+    }
+
+    pub(crate) fn handle_read(&mut self, completion: Completion) {
+        self.reader.handle_completion(completion);
+        self.take_read_events();
+    }
+
+    /// Takes what the reader has read. False: there was nothing.
+    fn take_read_events(&mut self) -> bool {
+        let mut any = false;
+        while !self.listings.is_empty() {
+            let Some(event) = self.reader.poll_event() else {
+                break;
+            };
+            any = true;
+            match event {
+                ReadEvent::Frame(frame) => {
+                    let first = frame.header.first_lsn;
+                    self.take_records(first, frame.body());
+                }
+                ReadEvent::CaughtUp => self.finish_listing(Ok(())),
+                ReadEvent::Corrupt(corruption) => {
+                    let what = format!("park/: {corruption}");
+                    self.finish_listing(Err(LogError::Corrupt(what.into())));
+                }
+                ReadEvent::Failed(error) => self.finish_listing(Err(LogError::Failed(error.into()))),
+            }
+        }
+        any
+    }
+
+    fn take_records(&mut self, first: Lsn, body: &[u8]) {
+        let Some(listing) = self.listings.front_mut() else {
+            return;
+        };
+        for (index, record) in Records::new(body).enumerate() {
+            let id = first.advance(index as u64);
+            if listing.found.len() >= listing.max {
+                return self.finish_listing(Ok(()));
+            }
+            if id <= listing.after || self.gone.contains(id) {
+                continue;
+            }
+            // A record that does not decode was not written by this version: it stays where it is.
+            if let Some(decoded) = record.ok().and_then(|record| ParkRecord::decode(record.payload).ok()) {
+                listing.found.push(ParkedEntry::new(id, decoded));
+            }
+        }
+    }
+
+    fn finish_listing(&mut self, result: Result<(), LogError>) {
+        if let Some(listing) = self.listings.pop_front() {
+            let _ = listing.reply.send(result.map(|()| listing.found));
+        }
+    }
+
+    pub(crate) fn handle_event(&mut self, event: Event, shared: &Shared) {
+        match event {
+            Event::Durable { lsn, runs } => {
+                self.log.recycle_runs(runs);
+                while self.waiting.front().is_some_and(|batch| batch.last.is_some_and(|last| last <= lsn)) {
+                    let Some(batch) = self.waiting.pop_front() else {
+                        return;
+                    };
+                    shared.notices.push(Notice::Parked(batch.lease));
+                    shared.wake_delivery();
+                }
+            }
+            Event::CursorDurable(_) => {
+                // The cursor holds the ranges as they were when it was written; those who wait asked before.
+                if self.log.is_cursor_current() {
+                    for (_, reply) in self.unparks.drain(..) {
+                        let _ = reply.send(Ok(()));
+                    }
+                }
+            }
+            Event::Failed(failure) => {
+                shared.status.set_park_room(Some(failure.to_string()));
+                for batch in self.waiting.drain(..) {
+                    shared.notices.push(Notice::NotParked(batch.lease, failure.to_string()));
+                }
+                for (_, reply) in self.unparks.drain(..) {
+                    let _ = reply.send(Err(LogError::Failed(failure.error.clone().into())));
+                }
+                shared.wake_delivery();
+            }
+            Event::Room(room) => shared.status.set_park_room(match room {
+                Room::Ok => None,
+                Room::Full => Some("park_bytes_max is reached; raise it, or discard parked entries".to_owned()),
+                Room::NoSpace => Some("no space is left for another segment of the park".to_owned()),
+            }),
+            Event::Ready(_) | Event::Closed => {}
+        }
+    }
+}
+
+fn write_record(record: &ParkRecord, out: &mut [u8]) {
+    let len = record.encoded_len();
+    let word = Word::new(State::Ready, RECORD_HEADER_LEN + len);
+    out[..4].copy_from_slice(&word.0.to_le_bytes());
+    out[4..RECORD_HEADER_LEN].fill(0);
+    record.encode_into(&mut out[RECORD_HEADER_LEN..RECORD_HEADER_LEN + len]);
+    out[RECORD_HEADER_LEN + len..].fill(0);
+}

@@ -1,0 +1,104 @@
+//! Who may have how much of the frames' memory, in chunks.
+//!
+//! ```text
+//!   chunks ├─ small blocks of the logs ─┼─ frames being filled or written ─┼─ delivery's share ─┤
+//!             4 at most                   as long as `may_fill`              pinned │ reads
+//! ```
+//! A chunk is free again when the last frame in it is let go, so one short frame holds all of it, and chunks
+//! are what counts. What delivery has got cannot be taken from it, however long the sink takes: that is *pinned*.
+//! What waits in the window can be let go once it is on disk; it is read back later.
+//!
+//! | rule                                                         | so that                                     |
+//! |--------------------------------------------------------------|---------------------------------------------|
+//! | frames are handed over while less than `pinned_max` is pinned | a sink that stands still stops no push      |
+//! | new frames leave delivery what it has not got of its share | what was let go can always be read back     |
+//! | a short window reads one frame at a time                     | reads stay within three chunks              |
+//! | what is short is let go before nothing more is taken         | the log goes on at the speed of the disk    |
+
+use crate::wal::block::Pool;
+
+/// Two reads ahead, and the frames of one that has been passed.
+const READS: usize = 3;
+
+/// The shares of a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Share(Pool);
+
+impl Share {
+    pub(crate) const fn new(pool: Pool) -> Self {
+        Self(pool)
+    }
+
+    /// Chunks that delivery may have pinned.
+    fn pinned_max(&self) -> usize {
+        (self.0.chunks() / 8).max(2)
+    }
+
+    /// Whether delivery may be given more.
+    pub(crate) fn may_hand_over(&self) -> bool {
+        self.0.pinned() < self.pinned_max()
+    }
+
+    /// Chunks that new frames may take. Delivery's share is left free, less what it has of it: what is pinned,
+    /// and `reads` chunks that hold what was read back. (One that is both counts twice. That costs delivery a
+    /// read ahead, but never the read it waits for: the chunk is free when both are over.)
+    fn left_to_fill(&self, reads: usize) -> usize {
+        let has = self.0.pinned().min(self.pinned_max()) + reads.min(READS);
+        (self.0.free() + has).saturating_sub(self.pinned_max() + READS)
+    }
+
+    /// Whether a new frame may take a chunk.
+    pub(crate) fn may_fill(&self, reads: usize) -> bool {
+        self.left_to_fill(reads) > 0
+    }
+
+    /// Whether what can be let go is to be let go.
+    pub(crate) fn is_short(&self, reads: usize) -> bool {
+        self.left_to_fill(reads) <= self.margin()
+    }
+
+    /// Whether more may be read back than the frame that comes next: only what need not be let go at once.
+    pub(crate) fn may_read_ahead(&self, reads: usize) -> bool {
+        self.left_to_fill(reads) > self.margin() + READS
+    }
+
+    fn margin(&self) -> usize {
+        (self.0.chunks() / 8).max(1)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_frames_leave_delivery_its_share_and_what_is_pinned_counts_as_taken_from_it() {
+        let pool = Pool::new(12, 4096).unwrap();
+        let share = Share::new(pool.clone());
+        let mut filled = Vec::new();
+        while share.may_fill(0) {
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!((filled.len(), pool.free()), (7, 5));
+        assert!(share.is_short(0) && share.may_hand_over());
+        // Delivery gets two of the chunks that were filled: these it need not take any more.
+        let mut handed: Vec<_> = filled.drain(..2).map(|chunk| chunk.freeze().pin()).collect();
+        assert!(!share.may_hand_over() && share.may_fill(0));
+        while share.may_fill(0) {
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!(pool.free(), READS);
+        // The same for what it reads back into.
+        let mut reads = vec![pool.take().unwrap(), pool.take().unwrap()];
+        assert!(!share.may_fill(2));
+        drop(filled.pop());
+        assert!(share.may_fill(2));
+        filled.push(pool.take().unwrap());
+        assert!(!share.may_fill(2) && pool.free() == 1);
+        reads.clear();
+        assert!(!share.may_fill(0));
+        // What it pins beyond its share is not counted in its favour.
+        handed.push(filled.pop().unwrap().freeze().pin());
+        assert!(!share.may_fill(0));
+    }
+}

@@ -1,0 +1,121 @@
+//! The frames between the log and delivery: in memory as long as there is room, else read back.
+//!
+//! ```text
+//!   log:    ├─ delivered ─┼─ handed over ─┼─ in the window ─┼─ let go, on disk only ─┤ durable
+//!                                          front             next
+//! ```
+//! The window is one run without gaps, filled at its end from one of two sources: frames that the log
+//! has just made ready, as long as they follow on and memory is not short; or the reader, which brings
+//! back what was let go. While the window *lags*, new frames are not kept: they are on disk, and the
+//! reader will come to them. (With `Spill` they are not yet: then the log writes them, and until the reader
+//! has had them the window lags.)
+
+use std::collections::VecDeque;
+
+use crate::lsn::Lsn;
+use crate::wal::frame::Frame;
+
+/// Frames that wait for the delivery thread, in LSN order.
+#[derive(Debug)]
+pub(crate) struct Window {
+    frames: VecDeque<Frame>,
+    next: Lsn,
+    /// One past the last LSN that was not kept, and so must be read back.
+    behind: Lsn,
+    lagging: bool,
+    /// Frames that will never be on disk, as the log has failed; they wait for what must be read back first.
+    kept: VecDeque<Frame>,
+}
+
+impl Window {
+    /// A window that begins with `next`; what lies from there to `durable` is on disk only.
+    pub(crate) fn new(next: Lsn, durable: Lsn) -> Self {
+        let (frames, kept) = (VecDeque::new(), VecDeque::new());
+        Self { frames, next, behind: durable.next(), lagging: next <= durable, kept }
+    }
+
+    /// Whether frames must be read back.
+    pub(crate) fn is_lagging(&self) -> bool {
+        self.lagging
+    }
+
+    /// The LSN with which the next frame begins that goes into the window.
+    pub(crate) fn next(&self) -> Lsn {
+        self.next
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// A frame that the log has just made ready. False: it was not kept.
+    pub(crate) fn offer(&mut self, frame: Frame, memory_is_short: bool) -> bool {
+        if self.lagging || memory_is_short {
+            self.lagging = true;
+            self.behind = self.behind.max(frame.header.next_lsn);
+            return false;
+        }
+        self.push(frame);
+        true
+    }
+
+    /// A frame that will never be on disk: it is kept whatever else is.
+    pub(crate) fn keep(&mut self, frame: Frame) {
+        if self.lagging {
+            self.kept.push_back(frame);
+        } else {
+            self.push(frame);
+        }
+    }
+
+    /// A frame that was read back. The first one after opening may begin with entries that are done.
+    pub(crate) fn push(&mut self, frame: Frame) {
+        assert!(frame.header.next_lsn > self.next, "frames enter the window in order");
+        self.next = frame.header.next_lsn;
+        self.frames.push_back(frame);
+    }
+
+    /// Lets the newest frame go, if it is on disk: gives back memory. False: there is none to let go.
+    pub(crate) fn let_go(&mut self, durable: Lsn) -> bool {
+        let on_disk = self.frames.back().is_some_and(|frame| frame.header.next_lsn.prev() <= durable);
+        if !on_disk {
+            return false;
+        }
+        let Some(frame) = self.frames.pop_back() else {
+            return false;
+        };
+        self.next = frame.header.first_lsn;
+        self.lagging = true;
+        true
+    }
+
+    /// The reader has read all that is durable: what of it is not here holds nothing. With `Spill` what was
+    /// not kept may not be durable yet, and is still to be read then.
+    pub(crate) fn caught_up(&mut self, durable: Lsn) {
+        self.skip_to(durable.next());
+        let follows_on = self.kept.front().is_some_and(|frame| frame.header.first_lsn <= self.next);
+        if self.next >= self.behind || follows_on {
+            self.lagging = false;
+            for frame in std::mem::take(&mut self.kept) {
+                self.push(frame);
+            }
+        }
+    }
+
+    /// Steps over what is lost.
+    pub(crate) fn skip_to(&mut self, next: Lsn) {
+        self.next = self.next.max(next);
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Frame> {
+        self.frames.pop_front()
+    }
+
+    pub(crate) fn put_back(&mut self, frame: Frame) {
+        self.frames.push_front(frame);
+    }
+}
