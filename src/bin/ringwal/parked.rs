@@ -1,0 +1,124 @@
+//! `ringwal parked`: dead letters, listed without opening the queue, discarded or redelivered with it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ringwal::{Durability, LogError, ParkedEntry, Queue};
+use serde_json::json;
+
+use crate::args::{Choice, DiscardArgs, Form, ParkedListArgs, QueueArgs, RedeliverArgs};
+use crate::dump::payload;
+use crate::failure::{Failure, LEFT, Result};
+use crate::line::Line;
+use crate::output::Out;
+use crate::pipe::begin_without_input;
+use crate::pipe::signals::Stop;
+use crate::sinks::Target;
+use crate::store::{Access, Store};
+use crate::units::grouped;
+
+pub(crate) fn list(args: &ParkedListArgs) -> Result<u8> {
+    write_list(&mut Store::open(&args.dir, Access::Beside)?, args.form.chosen())
+}
+
+pub(crate) fn write_list(store: &mut Store, form: Form) -> Result<u8> {
+    let mut out = Out::new();
+    for entry in store.parked()? {
+        let mut facts = json!({
+            "lsn": entry.lsn.number(),
+            "attempts": entry.attempts,
+            "error": entry.error,
+            "parked_ms": millis(entry.last_attempt),
+            "schema": entry.schema.to_string(),
+        });
+        let bytes = payload(&mut facts, Some(&entry.schema), &entry.bytes);
+        if form == Form::Text {
+            out.put(format!("{}\t{} attempts\t{}\t", entry.lsn, entry.attempts, entry.error).as_bytes())?;
+        }
+        out.entry(form, bytes, facts)?;
+    }
+    out.flush()?;
+    Ok(0)
+}
+
+fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn discard(args: &DiscardArgs) -> Result<u8> {
+    // Deliveries stand still meanwhile: nothing here says where to.
+    must_exist(&args.dir)?;
+    let queue = QueueArgs::for_dir(&args.dir, Target::Null);
+    let stop = Stop::on_signals()?;
+    let sink = Arc::new(crate::sinks::refusing());
+    let _start = begin_without_input(&args.dir, &queue.to, &sink)?;
+    let opened = crate::queue::open(&queue, sink)?;
+    let discarded = opened.parked().discard(|entry| args.choice.takes(entry));
+    let closed = opened.shutdown(Duration::from_secs(5));
+    let discarded = discarded.map_err(|error| failed(&queue, "discard", &error))?;
+    closed.map_err(|error| Failure::new(format!("{}: {error}", args.dir.display())))?;
+    say_count(&args.choice, discarded, "discarded")?;
+    Ok(stop.exit_code().unwrap_or(0))
+}
+
+pub(crate) fn redeliver(args: &RedeliverArgs) -> Result<u8> {
+    must_exist(&args.queue.dir)?;
+    if args.queue.durability == Durability::Memory {
+        return Err(Failure::usage(
+            "--durability memory would take parked lines from the disk; use another durability",
+        ));
+    }
+    let stop = Stop::on_signals()?;
+    let sink = Arc::new(args.queue.to.open(&stop, false)?);
+    let _start = begin_without_input(&args.queue.dir, &args.queue.to, &sink)?;
+    let queue = crate::queue::open(&args.queue, sink)?;
+    // Only those that are parked now: what is refused again is parked again, and must not go round.
+    let newest =
+        queue.parked().list(ringwal::Lsn::ZERO, usize::MAX).map_err(|error| failed(&args.queue, "list", &error))?;
+    let newest = newest.last().map(|entry| entry.id);
+    let chosen = |entry: &ParkedEntry| newest.is_some_and(|newest| entry.id <= newest) && args.choice.takes(entry);
+    let redelivered = queue.parked().redeliver(chosen).map_err(|error| failed(&args.queue, "redeliver", &error))?;
+    drain(&queue, &stop)?;
+    let state = queue
+        .shutdown(args.queue.shutdown_within)
+        .map_err(|error| Failure::new(format!("{}: {error}", args.queue.dir.display())))?;
+    say_count(&args.choice, redelivered, "put back into the queue")?;
+    if let Some(code) = stop.exit_code() {
+        return Ok(code);
+    }
+    Ok(if state.left_in_log > 0 || state.parked > 0 { LEFT } else { 0 })
+}
+
+fn drain(queue: &Queue<Line>, stop: &Stop) -> Result<()> {
+    while !stop.is_set() {
+        match queue.drain(Duration::from_millis(200)) {
+            Ok(()) => return Ok(()),
+            Err(LogError::TimedOut) => {}
+            Err(error) => return Err(Failure::new(format!("delivery has ended: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+fn must_exist(dir: &std::path::Path) -> Result<()> {
+    Store::open(dir, Access::Beside).map(|_| ())
+}
+
+fn failed(queue: &QueueArgs, what: &str, error: &LogError) -> Failure {
+    Failure::new(format!("cannot {what} parked lines of {}: {error}", queue.dir.display()))
+}
+
+fn say_count(choice: &Choice, count: usize, what: &str) -> Result<()> {
+    if count == 0 && !choice.all {
+        return Err(Failure::usage("no parked line has such an LSN; see `ringwal parked list`"));
+    }
+    eprintln!("ringwal: {} parked lines {what}", grouped(count as u64));
+    Ok(())
+}
+
+impl Choice {
+    fn takes(&self, entry: &ParkedEntry) -> bool {
+        self.all || self.lsn.contains(&entry.lsn.number())
+    }
+}

@@ -1,0 +1,214 @@
+//! A queue's directory, looked at from outside: the same driver and the same recovery as the queue's
+//! own, and nothing is written.
+
+mod last;
+mod open;
+
+use ringwal::io::Disk;
+use ringwal::wal::block::Pool;
+use ringwal::wal::frame::Frame;
+use ringwal::wal::inspect::{Inspect, InspectEvent, Survey, Verified};
+use ringwal::wal::mutant::Mutants;
+use ringwal::wal::op::{DiskError, FileId, LogId, Op, Output, Owner, Token};
+use ringwal::wal::recovery::{Corruption, ScanError, StoreConfig};
+use ringwal::{Lsn, ParkedEntry};
+
+use crate::failure::{Failure, Result};
+
+pub(crate) use last::LastLine;
+pub(crate) use open::Access;
+
+/// A directory that can be read.
+pub(crate) struct Store {
+    dir: std::path::PathBuf,
+    disk: Box<dyn Disk>,
+    pool: Pool,
+    tokens: u32,
+}
+
+/// What an inspection comes upon, in LSN order.
+pub(crate) enum Found<'a> {
+    /// A frame of entries whose checksums hold.
+    Frame(&'a Frame),
+    /// Entries that were durable and cannot be read.
+    Damage(&'a Corruption),
+}
+
+impl Store {
+    /// What is in a log; `None` where there is no log yet.
+    pub(crate) fn survey(&mut self, log: LogId) -> Result<Option<Survey>> {
+        self.inspect(log, Some(Lsn::new(u64::MAX)), &mut |_| Ok(false)).map(|(survey, _)| survey)
+    }
+
+    /// Reads the live frames of a log from `from` on (by default from the cursor on) and hands them to
+    /// `visit`, until it says `false`.
+    pub(crate) fn inspect(
+        &mut self,
+        log: LogId,
+        from: Option<Lsn>,
+        visit: &mut dyn FnMut(Found<'_>) -> Result<bool>,
+    ) -> Result<(Option<Survey>, Verified)> {
+        let mut inspect = Inspect::new(self.config(log), self.pool.clone(), from);
+        let mut survey = None;
+        let mut in_flight = 0_u32;
+        loop {
+            while let Some(event) = inspect.poll_event() {
+                match event {
+                    InspectEvent::Survey(found) => survey = found.map(|survey| *survey),
+                    InspectEvent::Frame(frame) => {
+                        if !visit(Found::Frame(&frame))? {
+                            self.settle(in_flight);
+                            return Ok((survey, Verified::default()));
+                        }
+                    }
+                    InspectEvent::Corrupt(corruption) => {
+                        if !visit(Found::Damage(&corruption))? {
+                            self.settle(in_flight);
+                            return Ok((survey, Verified::default()));
+                        }
+                    }
+                    InspectEvent::End(verified) => {
+                        self.settle(in_flight);
+                        return Ok((survey, verified));
+                    }
+                    InspectEvent::Failed(error) => {
+                        self.settle(in_flight);
+                        return Err(self.unreadable(log, &error));
+                    }
+                }
+            }
+            while let Some((token, op)) = inspect.poll_op() {
+                self.disk.submit(token, op);
+                in_flight += 1;
+            }
+            if in_flight > 0
+                && let Some(completion) = self.disk.complete(None)
+            {
+                in_flight -= 1;
+                inspect.handle_completion(completion);
+            }
+        }
+    }
+
+    /// Makes durable what is in the log's files, so that nothing that was read can vanish later.
+    pub(crate) fn sync_all(&mut self) -> Result<()> {
+        let Output::Files(files) = self.run(Op::List { log: LogId::Main })? else {
+            return Ok(());
+        };
+        for (file, _) in files {
+            self.run(Op::Sync { file })?;
+        }
+        Ok(())
+    }
+
+    /// The parked entries, oldest first.
+    pub(crate) fn parked(&mut self) -> Result<Vec<ParkedEntry>> {
+        let mut entries = Vec::new();
+        let (survey, _) = self.inspect(LogId::Park, None, &mut |found| {
+            if let Found::Frame(frame) = found {
+                entries.extend(records(frame).filter_map(|(lsn, bytes)| parked_entry(lsn, bytes)));
+            }
+            Ok(true)
+        })?;
+        if let Some(survey) = survey {
+            entries.retain(|entry| !is_done(&survey, entry.id));
+        }
+        Ok(entries)
+    }
+
+    /// Reads `len` bytes of a file; `None` if it is not there any more.
+    fn read(&mut self, file: FileId, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
+        let Some(mut block) = self.pool.take() else {
+            return Err(Failure::new("no memory to read with; this is a bug, please report it"));
+        };
+        assert!(len <= block.len(), "a read fits into a chunk");
+        block.truncate(len);
+        match self.answer(Op::Read { file, offset, block }) {
+            Ok(Output::Bytes(block)) => Ok(Some(block.to_vec())),
+            Ok(Output::Done | Output::Files(_)) => {
+                Err(Failure::new("a read brought no bytes; this is a bug, please report it"))
+            }
+            Err(error) if error.errno == libc::ENOENT => Ok(None),
+            Err(error) => Err(self.refused(&error)),
+        }
+    }
+
+    fn run(&mut self, op: Op) -> Result<Output> {
+        self.answer(op).map_err(|error| self.refused(&error))
+    }
+
+    fn answer(&mut self, op: Op) -> std::result::Result<Output, DiskError> {
+        self.tokens = self.tokens.wrapping_add(1);
+        self.disk.submit(Token { owner: Owner::Recovery, number: self.tokens }, op);
+        loop {
+            if let Some(completion) = self.disk.complete(None) {
+                return completion.result;
+            }
+        }
+    }
+
+    fn refused(&self, error: &DiskError) -> Failure {
+        Failure::usage(format!("{}: {error}; see whether it may be read", self.dir.display()))
+    }
+
+    /// Waits for reads that nobody wants any more, so that the next answer is not taken for one of them.
+    fn settle(&mut self, mut in_flight: u32) {
+        while in_flight > 0 {
+            if self.disk.complete(None).is_some() {
+                in_flight -= 1;
+            }
+        }
+    }
+
+    fn config(&self, log: LogId) -> StoreConfig {
+        // Nothing is created, so only the log and the block size to begin with matter.
+        let block_len = self.disk.report().block_len_min;
+        StoreConfig {
+            log,
+            block_len,
+            segment_len: 1 << 20,
+            frame_len_max: block_len,
+            seed: 0,
+            mutants: Mutants::default(),
+        }
+    }
+
+    fn unreadable(&self, log: LogId, error: &ScanError) -> Failure {
+        let dir = match log {
+            LogId::Main => self.dir.clone(),
+            LogId::Park => self.dir.join("park"),
+        };
+        let remedy = match error {
+            ScanError::Newer { .. } => "use the version of ringwal that wrote it, or a later one",
+            ScanError::MetaMissing { .. } | ScanError::MetaUnreadable | ScanError::CursorUnreadable => {
+                "restore META from a copy"
+            }
+            ScanError::WrongStore { .. }
+            | ScanError::WrongPlace { .. }
+            | ScanError::SameIdentity { .. }
+            | ScanError::Disagrees { .. } => "put the file back to where it belongs",
+            _ => "see whether the disk can be read",
+        };
+        Failure::usage(format!("{}: {error}; {remedy}", dir.display()))
+    }
+}
+
+/// The entries of a frame.
+pub(crate) fn records(frame: &Frame) -> impl Iterator<Item = (Lsn, &[u8])> {
+    let first = frame.header.first_lsn;
+    let records = ringwal::ring::record::Records::new(frame.body());
+    records
+        .map_while(std::result::Result::ok)
+        .zip(0_u64..)
+        .map(move |(record, index)| (first.advance(index), record.payload))
+}
+
+fn parked_entry(id: Lsn, bytes: &[u8]) -> Option<ParkedEntry> {
+    ringwal::delivery::park::ParkRecord::decode(bytes).ok().map(|record| ParkedEntry::new(id, record))
+}
+
+/// Whether the sink, or in the park log the user, is done with an entry.
+pub(crate) fn is_done(survey: &Survey, lsn: Lsn) -> bool {
+    let cursor = &survey.scanned.cursor;
+    lsn <= cursor.acked || cursor.done.iter().any(|(first, next)| *first <= lsn && lsn < *next)
+}
