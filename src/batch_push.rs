@@ -1,0 +1,151 @@
+//! Many entries with one claim: encoded one after another, then claimed and copied as a run.
+
+use std::cell::RefCell;
+
+use crate::durable::Receipt;
+use crate::entry::Entry;
+use crate::error::BatchError;
+use crate::producer::{Producer, Refusal};
+use crate::ring::record::{RECORD_HEADER_LEN, stride_of};
+
+/// Longest run that is claimed at once, in bytes: a small part of any ring.
+const RUN_LEN_MAX: usize = 16 << 10;
+
+thread_local! {
+    static RUN: RefCell<Run> = const { RefCell::new(Run::new()) };
+}
+
+/// Entries encoded and not yet in the ring.
+struct Run {
+    bytes: Vec<u8>,
+    lens: Vec<usize>,
+    run_len: usize,
+    /// Entries with keys choose their rings one by one.
+    has_keys: bool,
+}
+
+impl Run {
+    const fn new() -> Self {
+        Self { bytes: Vec::new(), lens: Vec::new(), run_len: 0, has_keys: false }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.lens.clear();
+        self.run_len = 0;
+        self.has_keys = false;
+    }
+
+    fn add<T: Entry>(&mut self, entry: &T, len_max: usize) -> Result<(), Refusal> {
+        let start = self.bytes.len();
+        match entry.encoded_len() {
+            Some(len) if len > len_max => return Err(Refusal::TooLong { len }),
+            Some(len) => {
+                self.bytes.resize(start + len, 0);
+                entry.encode_into(&mut self.bytes[start..]);
+            }
+            None => entry.encode(&mut self.bytes).map_err(|error| {
+                self.bytes.truncate(start);
+                Refusal::Encode(error)
+            })?,
+        }
+        let len = self.bytes.len() - start;
+        if len > len_max {
+            self.bytes.truncate(start);
+            return Err(Refusal::TooLong { len });
+        }
+        self.lens.push(len);
+        self.run_len += stride_of(len);
+        Ok(())
+    }
+}
+
+pub(crate) fn push_batch<T: Entry>(
+    producer: &Producer<T>,
+    entries: impl IntoIterator<Item = T>,
+) -> Result<usize, BatchError<T>> {
+    let mut run = RUN.with(|cell| cell.replace(Run::new()));
+    run.clear();
+    let result = push_runs(producer, entries.into_iter(), &mut run);
+    RUN.with(|cell| cell.replace(run));
+    result
+}
+
+fn push_runs<T: Entry>(
+    producer: &Producer<T>,
+    mut entries: impl Iterator<Item = T>,
+    run: &mut Run,
+) -> Result<usize, BatchError<T>> {
+    let run_len_max = RUN_LEN_MAX.min(producer.shared.rings.run_len_max() / 2);
+    let entry_len_max = producer.shared.config.entry_len_max;
+    let mut pushed = 0;
+    // The entries of a run are kept until they are in the ring: a refused one must come back.
+    let mut kept: Vec<T> = Vec::new();
+    loop {
+        let next = entries.next();
+        let ends = next.is_none();
+        if let Some(entry) = next {
+            run.has_keys |= entry.key().is_some();
+            match run.add(&entry, entry_len_max) {
+                Ok(()) => kept.push(entry),
+                Err(refusal) => {
+                    match commit_run(producer, run, &mut kept, pushed) {
+                        Ok(count) => pushed += count,
+                        Err(mut stopped) => {
+                            stopped.rest.push(entry);
+                            return Err(stopped);
+                        }
+                    }
+                    let error = refusal.into_push_error(entry, &producer.shared);
+                    return Err(BatchError { pushed, error, rest: Vec::new() });
+                }
+            }
+        }
+        if ends || run.run_len >= run_len_max {
+            pushed += commit_run(producer, run, &mut kept, pushed)?;
+        }
+        if ends {
+            return Ok(pushed);
+        }
+    }
+}
+
+/// Puts the run into the ring: as one claim, or, where that is refused, entry by entry.
+fn commit_run<T: Entry>(
+    producer: &Producer<T>,
+    run: &mut Run,
+    kept: &mut Vec<T>,
+    before: usize,
+) -> Result<usize, BatchError<T>> {
+    let count = kept.len();
+    if count > 0 && claim_run(producer, run).is_none() {
+        let mut entries = kept.drain(..);
+        let mut pushed = before;
+        while let Some(entry) = entries.next() {
+            if let Err(error) = producer.push(entry) {
+                return Err(BatchError { pushed, error, rest: entries.collect() });
+            }
+            pushed += 1;
+        }
+    }
+    kept.clear();
+    run.clear();
+    Ok(count)
+}
+
+fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run) -> Option<Receipt> {
+    debug_assert!(run.run_len >= run.lens.len() * RECORD_HEADER_LEN);
+    let rings = &producer.shared.rings;
+    let ring = rings.ring_of_this_thread();
+    if run.has_keys {
+        return None;
+    }
+    let mut claim = rings.claim_run(ring, run.run_len).ok()?;
+    let mut rest = &run.bytes[..];
+    for len in &run.lens {
+        let (payload, after) = rest.split_at(*len);
+        claim.next_mut(*len)?.copy_from_slice(payload);
+        rest = after;
+    }
+    Some(Receipt { ring, end: claim.publish() })
+}

@@ -1,0 +1,178 @@
+//! The builder: one setter for each setting, with its default, its range and its cost.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::{Config, Durability, Idle, Io, OnCorruption, Park, WhenFull};
+use crate::delivery::retry::Retry;
+
+/// Sets a queue up. Every setter names its default, range, unit and cost; what does not fit is
+/// refused at [`open`](Builder::open), by name.
+///
+/// ```
+/// use ringwal::{Durability, Queue, blocking_fn, Batch};
+/// # let dir = tempfile::tempdir()?;
+/// # let dir = dir.path();
+/// let queue = Queue::builder(dir)
+///     .durability(Durability::Immediate)
+///     .segment_len(1 << 20)
+///     .log_bytes_max(16 << 20)
+///     .open(blocking_fn(|batch: &Batch<String>| Ok(assert!(batch.len() > 0))))?;
+/// queue.producer().push("one".to_owned())?;
+/// queue.shutdown(std::time::Duration::from_secs(10))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct Builder {
+    pub(crate) config: Config,
+}
+
+impl Builder {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { config: Config::new(dir) }
+    }
+
+    /// When a pushed entry is on disk. Default: `Periodic(5 ms)`.
+    ///
+    /// `Immediate` costs a device write and flush per group (about 75 µs on a virtio disk);
+    /// `Periodic(d)` one sync per `d` while there is traffic.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.config.durability = durability;
+        self
+    }
+
+    /// Most entries in a batch. Default: 1000. Range: 1 to 1,000,000.
+    pub fn batch_len_max(mut self, entries: usize) -> Self {
+        self.config.batch_len_max = entries;
+        self
+    }
+
+    /// Most bytes in a batch, as encoded; a longer entry goes alone. Default: 1 MiB. Range: 1 to 1 GiB.
+    pub fn batch_bytes_max(mut self, bytes: usize) -> Self {
+        self.config.batch_bytes_max = bytes;
+        self
+    }
+
+    /// How long the oldest entry may wait for its batch to fill. Default: 5 ms. Range: 0 to 1 h.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// Rings shared by threads. Default: one per core. Range: 1 to 1024. Each maps `ring_bytes` of
+    /// address space; memory is used as it is touched.
+    pub fn rings(mut self, rings: u32) -> Self {
+        self.config.rings = rings;
+        self
+    }
+
+    /// Rings kept for [`Producer::pin`](crate::Producer::pin). Default: 8. Range: 0 to 1024.
+    pub fn pinned_rings(mut self, rings: u32) -> Self {
+        self.config.pinned_rings = rings;
+        self
+    }
+
+    /// Length of each ring in bytes, a power of two. Default: 1 MiB. Range: 4 KiB to 1 GiB.
+    pub fn ring_bytes(mut self, bytes: usize) -> Self {
+        self.config.ring_bytes = bytes;
+        self
+    }
+
+    /// Longest entry in bytes, as encoded. Default: 256 KiB less 8. Range: 1 to a quarter of
+    /// `ring_bytes` less 8. Longer entries need longer frames, and so more `memory_max`.
+    pub fn entry_len_max(mut self, bytes: usize) -> Self {
+        self.config.entry_len_max = bytes;
+        self
+    }
+
+    /// Most bytes of memory for entries between ring and sink. Default: 64 MiB. Range: twelve frames to
+    /// 1 TiB. What does not fit waits on disk and is read back.
+    pub fn memory_max(mut self, bytes: u64) -> Self {
+        self.config.memory_max = bytes;
+        self
+    }
+
+    /// Length of a segment file in bytes. Default: 64 MiB. Range: a multiple of 64 KiB, at least a frame
+    /// and 256 KiB, at most 4 GiB. Fixed when the directory is created; later openings keep what is there.
+    pub fn segment_len(mut self, bytes: u64) -> Self {
+        self.config.segment_len = bytes;
+        self
+    }
+
+    /// Most bytes of segment files on disk, spare ones included. Default: 1 GiB. Range: at least three
+    /// segments. When it is reached and the sink has not freed a segment, pushes meet
+    /// [`when_full`](Self::when_full).
+    pub fn log_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.log_bytes_max = bytes;
+        self
+    }
+
+    /// Most bytes on disk for parked entries. Default: 64 MiB. When it is reached, an entry that should
+    /// be parked stays in retry, and health says so.
+    pub fn park_bytes_max(mut self, bytes: u64) -> Self {
+        self.config.park_bytes_max = bytes;
+        self
+    }
+
+    /// What a push does when its ring is full. Default: `Block`.
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.config.when_full = when_full;
+        self
+    }
+
+    /// How a refused batch is tried again. Default: see [`Retry`].
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.config.retry = retry;
+        self
+    }
+
+    /// Where entries go that the sink has refused for good. Default: `Dir`.
+    pub fn park(mut self, park: Park) -> Self {
+        self.config.park = park;
+        self
+    }
+
+    /// What opening does with a hole in the log. Default: `Stop`.
+    pub fn on_corruption(mut self, policy: OnCorruption) -> Self {
+        self.config.on_corruption = policy;
+        self
+    }
+
+    /// Which driver carries out the I/O. Default: `Auto`.
+    pub fn io(mut self, io: Io) -> Self {
+        self.config.io = io;
+        self
+    }
+
+    /// Pins the flush core to this CPU. Default: not pinned.
+    pub fn cpu(mut self, cpu: usize) -> Self {
+        self.config.cpu = Some(cpu);
+        self
+    }
+
+    /// What the flush core does when there is nothing to do. Default: `Park`.
+    pub fn idle(mut self, idle: Idle) -> Self {
+        self.config.idle = idle;
+        self
+    }
+
+    /// How long opening waits for another process to let go of the directory. Default: 5 s. Range: 0 to
+    /// 1 h. After a kill the kernel holds the lock until the last write is over.
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.config.lock_wait = wait;
+        self
+    }
+
+    /// How long dropping a queue without [`shutdown`](crate::Queue::shutdown) may take. Default: 1 s.
+    pub fn drop_timeout(mut self, timeout: Duration) -> Self {
+        self.config.drop_timeout = timeout;
+        self
+    }
+
+    /// The queue's name, for threads and metrics. Default: "ringwal". Range: 1 to 64 bytes.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+}

@@ -1,0 +1,286 @@
+//! A queue's settings: what they may be, how they fit together. Checked once, at open; valid afterwards.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::delivery::retry::Retry;
+use crate::error::ConfigError;
+
+pub use crate::wal::recovery::OnCorruption;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// When a pushed entry is on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Durability {
+    /// As soon as the disk can take another group: each write is durable when it completes.
+    Immediate,
+    /// Within this time of the push (0.1 ms to 60 s): one sync for all that came meanwhile.
+    Periodic(Duration),
+    /// Entries stay in memory and reach the disk only when memory fills, when somebody waits for
+    /// durability, or at shutdown. Entries that were in memory die with the process.
+    Spill,
+    /// Never on disk. Everything that is not delivered dies with the process.
+    Memory,
+}
+
+/// What a push does when its ring is full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// Waits for space.
+    Block,
+    /// Waits for space, at most this long, then gives the entry back.
+    BlockFor(Duration),
+    /// Gives the entry back at once as [`PushError::Full`](crate::PushError::Full).
+    Reject,
+    /// Gives the entry back as [`PushError::Dropped`](crate::PushError::Dropped) and counts it.
+    DropNewest,
+}
+
+/// Which driver carries out the log's I/O.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Io {
+    /// io_uring where the kernel allows it, else threads; what was chosen and why is in
+    /// [`Queue::recovery`](crate::Queue::recovery) and [`Queue::health`](crate::Queue::health).
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// Worker threads with `pwritev2`.
+    Threads,
+}
+
+/// What the flush core does when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Idle {
+    /// Sleeps until a push wakes it: no CPU while idle, one wake-up (a few µs) after.
+    #[default]
+    Park,
+    /// Looks around for 50 µs before it sleeps.
+    Backoff,
+    /// Never sleeps: takes a whole core, saves the wake-up.
+    Spin,
+}
+
+/// Where entries go that the sink has refused for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Park {
+    /// Into `park/` in the queue's directory: listable, redeliverable, kept over restarts.
+    #[default]
+    Dir,
+    /// Nowhere: they are counted as discarded.
+    Drop,
+}
+
+/// A queue's settings. Made by a [`Builder`](crate::Builder), and always valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub(crate) dir: PathBuf,
+    pub(crate) name: String,
+    pub(crate) durability: Durability,
+    pub(crate) batch_len_max: usize,
+    pub(crate) batch_bytes_max: usize,
+    pub(crate) linger: Duration,
+    pub(crate) rings: u32,
+    pub(crate) pinned_rings: u32,
+    pub(crate) ring_bytes: usize,
+    pub(crate) entry_len_max: usize,
+    pub(crate) memory_max: u64,
+    pub(crate) segment_len: u64,
+    pub(crate) log_bytes_max: u64,
+    pub(crate) park_bytes_max: u64,
+    pub(crate) when_full: WhenFull,
+    pub(crate) retry: Retry,
+    pub(crate) park: Park,
+    pub(crate) on_corruption: OnCorruption,
+    pub(crate) io: Io,
+    pub(crate) cpu: Option<usize>,
+    pub(crate) idle: Idle,
+    pub(crate) lock_wait: Duration,
+    pub(crate) drop_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults for a queue in this directory.
+    pub(crate) fn new(dir: &Path) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            dir: dir.to_owned(),
+            name: "ringwal".to_owned(),
+            durability: Durability::Periodic(Duration::from_millis(5)),
+            batch_len_max: 1000,
+            batch_bytes_max: 1 << 20,
+            linger: Duration::from_millis(5),
+            rings: u32::try_from(cores.min(1024)).unwrap_or(1024),
+            pinned_rings: 8,
+            ring_bytes: 1 << 20,
+            entry_len_max: (256 << 10) - 8,
+            memory_max: 64 * MIB,
+            segment_len: 64 * MIB,
+            log_bytes_max: GIB,
+            park_bytes_max: 64 * MIB,
+            when_full: WhenFull::Block,
+            retry: Retry::default(),
+            park: Park::Dir,
+            on_corruption: OnCorruption::Stop,
+            io: Io::Auto,
+            cpu: None,
+            idle: Idle::Park,
+            lock_wait: Duration::from_secs(5),
+            drop_timeout: Duration::from_secs(1),
+        }
+    }
+
+    /// The queue's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The queue's name, as in threads and metrics.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// When a pushed entry is on disk.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Longest entry in bytes, as encoded.
+    #[must_use]
+    pub fn entry_len_max(&self) -> usize {
+        self.entry_len_max
+    }
+
+    /// Most bytes that the log of entries takes on disk.
+    #[must_use]
+    pub fn log_bytes_max(&self) -> u64 {
+        self.log_bytes_max
+    }
+
+    /// Longest frame for entries of this length, in whole blocks of `block_len`.
+    pub(crate) fn frame_len_max(&self, block_len: u32) -> u32 {
+        frame_len_for(self.entry_len_max, u64::from(block_len))
+    }
+
+    /// Length of a chunk of the memory pool.
+    pub(crate) fn chunk_len(&self) -> usize {
+        // The park log's frames are longer by a record's description; 64 KiB is the largest block.
+        let longest = u64::from(frame_len_for(self.entry_len_max, 65_536)) + 65_536;
+        usize::try_from(longest).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn chunks(&self) -> u32 {
+        u32::try_from(self.memory_max / self.chunk_len() as u64).unwrap_or(u32::MAX).max(CHUNKS_MIN)
+    }
+
+    pub(crate) fn park_segment_len(&self) -> u64 {
+        self.segment_len.min((self.park_bytes_max / 4).max(self.chunk_len() as u64 * 2)).next_multiple_of(65_536)
+    }
+
+    /// Checks every field, and the fields against each other.
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if let Durability::Periodic(d) = self.durability {
+            check_duration("durability (period)", d, Duration::from_micros(100), Duration::from_secs(60))?;
+        }
+        check("batch_len_max", self.batch_len_max as u64, 1, 1_000_000)?;
+        check("batch_bytes_max", self.batch_bytes_max as u64, 1, GIB)?;
+        check_duration("linger", self.linger, Duration::ZERO, Duration::from_secs(3600))?;
+        check("rings", u64::from(self.rings), 1, 1024)?;
+        check("pinned_rings", u64::from(self.pinned_rings), 0, 1024)?;
+        check("ring_bytes", self.ring_bytes as u64, 4 * KIB, GIB)?;
+        if !self.ring_bytes.is_power_of_two() {
+            return Err(ConfigError::new("ring_bytes", self.ring_bytes, "a power of two"));
+        }
+        check("entry_len_max", self.entry_len_max as u64, 1, 64 * MIB)?;
+        if self.entry_len_max + 8 > self.ring_bytes / 4 {
+            let range = format!("at most a quarter of ring_bytes less 8, which is {}", self.ring_bytes / 4 - 8);
+            return Err(ConfigError::new("entry_len_max", self.entry_len_max, range));
+        }
+        let memory_min = self.chunk_len() as u64 * u64::from(CHUNKS_MIN);
+        if self.memory_max < memory_min {
+            let range = format!("at least {memory_min} for entries of up to {} bytes", self.entry_len_max);
+            return Err(ConfigError::new("memory_max", self.memory_max, range));
+        }
+        check("memory_max", self.memory_max, memory_min, 1 << 40)?;
+        let segment_min = self.chunk_len() as u64 + 4 * 65_536;
+        if self.segment_len < segment_min || !self.segment_len.is_multiple_of(65_536) || self.segment_len > 4 * GIB {
+            let range = format!(
+                "a multiple of 65536 from {} (for entries of up to {} bytes) to {}",
+                segment_min.next_multiple_of(65_536),
+                self.entry_len_max,
+                4 * GIB
+            );
+            return Err(ConfigError::new("segment_len", self.segment_len, range));
+        }
+        if self.log_bytes_max < 3 * self.segment_len {
+            let range = format!("at least three segments, which is {}", 3 * self.segment_len);
+            return Err(ConfigError::new("log_bytes_max", self.log_bytes_max, range));
+        }
+        if self.park_bytes_max < 2 * self.park_segment_len() {
+            let range = format!("at least {}", 2 * self.park_segment_len());
+            return Err(ConfigError::new("park_bytes_max", self.park_bytes_max, range));
+        }
+        if let WhenFull::BlockFor(d) = self.when_full {
+            check_duration("when_full (BlockFor)", d, Duration::ZERO, Duration::from_secs(86_400))?;
+        }
+        self.check_retry()?;
+        check_duration("drop_timeout", self.drop_timeout, Duration::ZERO, Duration::from_secs(3600))?;
+        check_duration("lock_wait", self.lock_wait, Duration::ZERO, Duration::from_secs(3600))?;
+        if self.name.is_empty() || self.name.len() > 64 || self.name.contains(['\0', '\n']) {
+            return Err(ConfigError::new("name", format!("{:?}", self.name), "1 to 64 bytes without zero or newline"));
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    fn check_retry(&self) -> Result<(), ConfigError> {
+        let Retry { attempts_max, base, factor, max, .. } = self.retry;
+        if attempts_max == Some(0) {
+            return Err(ConfigError::new("retry.attempts_max", 0, "at least 1, or None for no end"));
+        }
+        check_duration("retry.max", max, Duration::from_millis(1), Duration::from_secs(86_400))?;
+        check_duration("retry.base", base, Duration::ZERO, max)?;
+        if !(1.0..=100.0).contains(&factor) {
+            return Err(ConfigError::new("retry.factor", factor, "1.0 to 100.0"));
+        }
+        Ok(())
+    }
+}
+
+/// Fewest chunks with which the log can always go on: some in flight, some being read back, one open.
+const CHUNKS_MIN: u32 = 12;
+const FRAME_LEN_MAX_DEFAULT: u64 = 256 * KIB;
+
+fn frame_len_for(entry_len_max: usize, block_len: u64) -> u32 {
+    let header = crate::wal::frame::FRAME_HEADER_LEN as u64;
+    let one = header + crate::ring::record::stride_of(entry_len_max) as u64;
+    // Small entries do not need long frames: 64 of them, and never less than a block.
+    let len = one.max((64 * one).min(FRAME_LEN_MAX_DEFAULT)).next_multiple_of(block_len);
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+fn check(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, value, format!("{min} to {max}")))
+}
+
+fn check_duration(field: &'static str, value: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, format!("{value:?}"), format!("{min:?} to {max:?}")))
+}

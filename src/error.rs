@@ -1,0 +1,424 @@
+//! What can go wrong, one enum per operation: what was tried, what stood in the way, what to do.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::lsn::Lsn;
+use crate::schema::Schema;
+use crate::wal::op::DiskError;
+
+/// A setting that does not fit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigError {
+    /// The setter's name.
+    pub field: &'static str,
+    /// What was given.
+    pub value: String,
+    /// What would fit.
+    pub range: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(field: &'static str, value: impl fmt::Display, range: impl Into<String>) -> Self {
+        Self { field, value: value.to_string(), range: range.into() }
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, but must be {}", self.field, self.value, self.range)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Why a queue could not be opened. Nothing in the directory has been changed, except that a new one
+/// may have been begun.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting does not fit.
+    Config(ConfigError),
+    /// The directory, or a file in it, cannot be used; the text says what to do.
+    Io {
+        /// What was tried.
+        what: String,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Another process, or another queue of this one, has the directory.
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// Who has it, where that is known.
+        pid: Option<u32>,
+    },
+    /// The path is there, but is no directory.
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The directory holds entries of another type or version.
+    Schema {
+        /// What it holds.
+        found: Box<Schema>,
+        /// What was asked for.
+        wanted: Box<Schema>,
+    },
+    /// Entries that were acknowledged as durable are missing or damaged.
+    Corrupt {
+        /// The damaged file.
+        file: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// The first entry that is missing.
+        first: Lsn,
+        /// The last one that is known to be missing.
+        last: Lsn,
+        /// What contradicts what.
+        why: String,
+    },
+    /// What says what the store is cannot be read, or files of another store lie here.
+    Unusable {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// A later version of ringwal wrote this directory.
+    NewerFormat {
+        /// The file that says so.
+        file: PathBuf,
+        /// Its major format number.
+        found: u16,
+        /// The greatest that this version reads.
+        known: u16,
+    },
+    /// There is not enough space for the first segment.
+    NoSpace {
+        /// The directory.
+        dir: PathBuf,
+        /// Bytes needed.
+        need: u64,
+    },
+    /// io_uring was demanded and is refused here.
+    UringRefused {
+        /// What the kernel said, and the remedy.
+        why: String,
+    },
+    /// The sink answered `committed()`, which has no meaning with [`Durability::Memory`](crate::Durability::Memory):
+    /// LSNs begin anew with each run.
+    CommittedInMemory,
+    /// A thread could not be started, or memory not be had.
+    Resources {
+        /// Which.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The disk refused an operation while opening.
+    Disk {
+        /// The directory.
+        dir: PathBuf,
+        /// The refusal.
+        error: DiskError,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => write!(f, "wrong configuration: {error}"),
+            Self::Io { what, path, source } => {
+                write!(f, "cannot {what} {}: {source}{}", path.display(), remedy(source.kind()))
+            }
+            Self::Locked { dir, pid: Some(pid) } => write!(
+                f,
+                "{} is in use by process {pid}; stop it, or use another directory",
+                dir.display()
+            ),
+            Self::Locked { dir, pid: None } => {
+                write!(f, "{} is in use by another queue; close it, or use another directory", dir.display())
+            }
+            Self::NotADirectory { path } => {
+                write!(f, "{} is not a directory; give the path of a directory of the queue's own", path.display())
+            }
+            Self::Schema { found, wanted } => write!(
+                f,
+                "the directory holds entries of schema {found}, not {wanted}; open it with the old type and drain it, list \
+                 the old version in `entry!(…, from = […])`, or use another directory"
+            ),
+            Self::Corrupt { file, offset, first, last, why } => write!(
+                f,
+                "{} is damaged at offset {offset}: entries {first} to {last} were durable and cannot be read ({why}); \
+                 nothing was changed. Restore the file from a copy, or open with `on_corruption(Quarantine)` to go on \
+                 without these entries, or with `CutTail` to give up everything from there on",
+                file.display()
+            ),
+            Self::Unusable { file, why } => write!(
+                f,
+                "{} cannot be used: {why}; nothing was changed. Restore the directory from a copy; what lies in its \
+                 segments can be looked at with `ringwal inspect` and `ringwal dump`",
+                file.display()
+            ),
+            Self::NewerFormat { file, found, known } => write!(
+                f,
+                "{} has format {found}, this version of ringwal reads up to {known}; use the version that wrote it, or a later one",
+                file.display()
+            ),
+            Self::NoSpace { dir, need } => write!(
+                f,
+                "no space for the first segment in {}: {need} bytes are needed; free some, or choose a smaller segment_len",
+                dir.display()
+            ),
+            Self::UringRefused { why } => write!(f, "io_uring was demanded and cannot be had: {why}"),
+            Self::CommittedInMemory => f.write_str(
+                "the sink keeps LSNs over restarts (`committed()`), but with Durability::Memory LSNs begin anew; use another durability",
+            ),
+            Self::Resources { what, source } => write!(f, "cannot get {what}: {source}"),
+            Self::Disk { dir, error } => write!(f, "{}: {error}", dir.display()),
+        }
+    }
+}
+
+/// What to do about what the kernel said, where that is known.
+fn remedy(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::PermissionDenied => "; give this user read, write and search permission there",
+        std::io::ErrorKind::ReadOnlyFilesystem => "; mount it writable, or use another directory",
+        std::io::ErrorKind::NotFound => "; check the path",
+        _ => "",
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Io { source, .. } | Self::Resources { source, .. } => Some(source),
+            Self::Disk { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<ConfigError> for OpenError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Why an entry was not taken. It comes back, and is not in the queue.
+#[non_exhaustive]
+pub enum PushError<T> {
+    /// Its ring is full: the log or the sink is behind.
+    Full(T),
+    /// Its ring is full, and the queue drops what it cannot take; counted.
+    Dropped(T),
+    /// The queue was closed.
+    Closed(T),
+    /// The entry is longer than `entry_len_max`.
+    TooLong {
+        /// The entry.
+        entry: T,
+        /// Its length, as encoded.
+        len: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The log failed; see [`Queue::health`](crate::Queue::health). Reopening recovers.
+    Poisoned(T),
+    /// The entry cannot be encoded.
+    Encode {
+        /// The entry.
+        entry: T,
+        /// Why.
+        error: crate::entry::EncodeError,
+    },
+}
+
+impl<T> PushError<T> {
+    /// The entry that was not taken.
+    pub fn into_entry(self) -> T {
+        match self {
+            Self::Full(entry)
+            | Self::Dropped(entry)
+            | Self::Closed(entry)
+            | Self::Poisoned(entry)
+            | Self::TooLong { entry, .. }
+            | Self::Encode { entry, .. } => entry,
+        }
+    }
+
+    /// Whether trying again later can help.
+    pub const fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_) | Self::Dropped(_))
+    }
+
+    /// Whether the queue was closed.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+}
+
+impl<T> fmt::Display for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the ring is full"),
+            Self::Dropped(_) => f.write_str("the ring is full and the entry was dropped, as configured"),
+            Self::Closed(_) => f.write_str("the queue is closed"),
+            Self::TooLong { len, max, .. } => {
+                write!(f, "the entry has {len} bytes, but entry_len_max is {max}")
+            }
+            Self::Poisoned(_) => f.write_str("the log has failed; close the queue and open it again to recover"),
+            Self::Encode { error, .. } => write!(f, "the entry cannot be encoded: {error}"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for PushError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Full(_) => "Full",
+            Self::Dropped(_) => "Dropped",
+            Self::Closed(_) => "Closed",
+            Self::TooLong { .. } => "TooLong",
+            Self::Poisoned(_) => "Poisoned",
+            Self::Encode { .. } => "Encode",
+        };
+        write!(f, "PushError::{name}({self})")
+    }
+}
+
+impl<T> std::error::Error for PushError<T> {}
+
+/// A batch of pushes that stopped before its end.
+pub struct BatchError<T> {
+    /// How many entries are in the queue.
+    pub pushed: usize,
+    /// Why the next one is not; it comes back here.
+    pub error: PushError<T>,
+    /// Those behind it that had been taken from the iterator by then, in order. They are not in the queue.
+    pub rest: Vec<T>,
+}
+
+impl<T> fmt::Display for BatchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} entries: {}", self.pushed, self.error)
+    }
+}
+
+impl<T> fmt::Debug for BatchError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BatchError({self})")
+    }
+}
+
+impl<T> std::error::Error for BatchError<T> {}
+
+/// Why waiting for durability, or for the end of the backlog, ended without it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum LogError {
+    /// A write or sync failed. What was not durable before may or may not be on disk.
+    Failed(Arc<DiskError>),
+    /// The queue works with [`Durability::Memory`](crate::Durability::Memory): nothing is ever durable.
+    NotDurable,
+    /// The time given has passed. The entry is still in the queue.
+    TimedOut,
+    /// The queue's threads have ended.
+    Closed,
+    /// This is a forked child of the process that opened the queue: its threads stayed there.
+    Forked,
+    /// The call would wait on the very thread that must make what it waits for: a sink waiting for
+    /// its own queue.
+    WouldDeadlock,
+    /// So many parked entries with others between them cannot be taken out of the park at once; begin
+    /// with the oldest ones.
+    TooManyHoles,
+    /// The log holds acknowledged entries that cannot be read back; delivery has halted before them.
+    Corrupt(Arc<str>),
+}
+
+impl fmt::Display for LogError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(cause) => {
+                write!(f, "the log has failed: {cause}; close the queue and open it again to recover")
+            }
+            Self::NotDurable => f.write_str("with Durability::Memory nothing is ever durable"),
+            Self::TimedOut => f.write_str("not within the time given"),
+            Self::Closed => f.write_str("the queue has ended"),
+            Self::Forked => f.write_str("the queue belongs to the parent of this forked process; open another one"),
+            Self::WouldDeadlock => f.write_str("a sink cannot wait for its own queue"),
+            Self::TooManyHoles => f.write_str(
+                "the park would be left with more than 512 gaps between its entries; begin with the oldest ones",
+            ),
+            Self::Corrupt(what) => write!(f, "the log cannot be read: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for LogError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed(cause) => Some(&**cause),
+            _ => None,
+        }
+    }
+}
+
+/// What a shutdown came to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Entries that the sink acknowledged, since open.
+    pub delivered: u64,
+    /// Entries parked now.
+    pub parked: u64,
+    /// Durable entries that wait for the next open.
+    pub left_in_log: u64,
+    /// Entries that were accepted, were neither durable nor delivered, and end with the process: with
+    /// [`Durability::Memory`](crate::Durability::Memory), and where the log was full to the end.
+    pub lost: u64,
+}
+
+/// Why a shutdown was not complete. The queue is closed all the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// The sink was still busy when the time was over. What it has not acknowledged waits in the log.
+    Deadline(Shutdown),
+    /// The log failed.
+    Storage {
+        /// Why.
+        cause: LogError,
+        /// Entries that were accepted, are neither durable nor delivered, and end with the process.
+        lost: u64,
+    },
+}
+
+impl fmt::Display for ShutdownError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deadline(state) => write!(
+                f,
+                "the time was over before the sink had finished: {} delivered, {} parked, {} left in the log for the next start",
+                state.delivered, state.parked, state.left_in_log
+            ),
+            Self::Storage { cause, lost } => write!(f, "{cause}; {lost} entries were neither durable nor delivered"),
+        }
+    }
+}
+
+impl std::error::Error for ShutdownError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Storage { cause, .. } => Some(cause),
+            Self::Deadline(_) => None,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! How a queue is doing, with reasons.
+
+use std::fmt;
+
+/// How a queue is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Health {
+    /// All that was asked for holds.
+    Ok,
+    /// It works, but not as asked, or not for long.
+    Degraded(Vec<Concern>),
+    /// It takes no entries, or delivers none, until something is done.
+    Failed(Vec<Concern>),
+}
+
+impl Health {
+    /// Whether all that was asked for holds.
+    #[must_use]
+    pub const fn is_ok(&self) -> bool {
+        matches!(self, Self::Ok)
+    }
+
+    /// The reasons; none where all is well.
+    #[must_use]
+    pub fn reasons(&self) -> &[Concern] {
+        match self {
+            Self::Ok => &[],
+            Self::Degraded(reasons) | Self::Failed(reasons) => reasons,
+        }
+    }
+}
+
+/// Why a queue is not simply well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Concern {
+    /// A write or sync failed; close and reopen.
+    LogFailed(String),
+    /// Acknowledged entries cannot be read back; delivery stands still before them.
+    LogCorrupt(String),
+    /// The log has reached `log_bytes_max`, or the disk is full; pushes wait or are refused.
+    LogFull(String),
+    /// The platform does not give all that was asked for: io_uring, direct I/O, a durable file system.
+    Platform(String),
+    /// The sink keeps refusing; the number of attempts so far.
+    SinkFailing(u32),
+    /// Entries lie in the park.
+    Parked(u64),
+    /// An entry should be parked and cannot be: the park is full.
+    ParkFull(String),
+    /// Recovery gave entries up, as configured.
+    LostEntries(u64),
+    /// The queue is closed.
+    Closed,
+}
+
+impl fmt::Display for Concern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LogFailed(why) => write!(f, "the log has failed: {why}; close the queue and open it again"),
+            Self::LogCorrupt(why) => write!(f, "delivery has halted: {why}"),
+            Self::LogFull(why) => write!(f, "no room in the log: {why}"),
+            Self::Platform(note) => f.write_str(note),
+            Self::SinkFailing(attempts) => write!(f, "the sink has refused a batch {attempts} times"),
+            Self::Parked(entries) => write!(f, "{entries} entries are parked"),
+            Self::ParkFull(why) => write!(f, "an entry cannot be parked: {why}"),
+            Self::LostEntries(entries) => write!(f, "{entries} damaged entries were given up, as configured"),
+            Self::Closed => f.write_str("the queue is closed"),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Durable buffering between hot loops and slow sinks.
+//!
+//! A service pushes entries in nanoseconds; ringwal makes them durable by group commit and hands them
+//! in batches to a sink until the sink acknowledges them: through crashes, slow sinks and full disks.
+//!
+//! ```
+//! use ringwal::{Batch, Queue, blocking_fn};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path();
+//! let queue = Queue::builder(dir).open(blocking_fn(|batch: &Batch<String>| {
+//!     Ok(println!("{} lines shipped", batch.len())) // an Err: retried with backoff, then parked
+//! }))?;
+//! let lines = queue.producer(); // Clone + Send + Sync
+//! lines.push("on disk within the period".to_owned())?;
+//! lines.push_durable("on disk now".to_owned())?.wait()?;
+//! queue.shutdown(std::time::Duration::from_secs(10))?; // what is left waits for the next start
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to …                              | see                                                        |
+//! |-----------------------------------|------------------------------------------------------------|
+//! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`]            |
+//! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
+//! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
+//! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`Batch`], [`Verdict`] |
+//! | look after refused entries        | [`Parked`], [`Retry`]                                      |
+//! | watch it                          | [`Metrics`], [`Health`], [`Recovery`]                      |
+//!
+//! # Semantics
+//! | about      | what holds                                                                             |
+//! |------------|----------------------------------------------------------------------------------------|
+//! | delivery   | at least once; exactly once where the sink stores LSNs and answers [`Sink::committed`] |
+//! | order      | per thread and per pinned producer; per key ([`Entry::key`]); else by LSN only         |
+//! | numbers    | an [`Lsn`] rises with each entry and is never given to another one, restarts included  |
+//! | durability | as [`Durability`] says; a [`Durable`] or [`Queue::flush`] makes the log hurry          |
+//! | a full log | [`Builder::when_full`]; nothing is ever dropped unless that was asked for              |
+//! | a failed write or sync | final: pushes get [`PushError::Poisoned`], reopening recovers              |
+//! | fork       | the child's handles refuse to work                                                     |
+//!
+//! Design, file format, promises and how they are tested: `docs/` in the repository.
+
+#![warn(missing_docs, missing_debug_implementations)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::cast_possible_truncation))]
+
+// The way of an entry, in order: producer, ring, engine, wal, io, delivery, sink.
+mod batch_push;
+mod builder;
+mod config;
+mod durable;
+mod engine;
+mod entry;
+mod error;
+mod health;
+mod lsn;
+mod metrics;
+mod parked;
+mod pinned;
+mod producer;
+mod queue;
+mod ranges;
+mod recovery;
+mod schema;
+#[cfg(all(feature = "testing", not(loom)))]
+pub mod sim;
+mod sync;
+
+// Outside semver: what `loom-tests/`, `fuzz/`, `benches/` and the program reach.
+#[doc(hidden)]
+pub mod barrier;
+#[doc(hidden)]
+pub mod delivery;
+#[doc(hidden)]
+pub mod io;
+#[doc(hidden)]
+pub mod ring;
+#[doc(hidden)]
+pub mod sink;
+#[doc(hidden)]
+pub mod time;
+#[doc(hidden)]
+pub mod wal;
+#[doc(hidden)]
+pub mod watermark;
+
+/// The README's examples are compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
+pub use builder::Builder;
+pub use config::{Config, Durability, Idle, Io, OnCorruption, Park, WhenFull};
+pub use delivery::batch::{Batch, Delivery};
+pub use delivery::park::ParkedEntry;
+pub use delivery::retry::{Jitter, Retry};
+pub use durable::{Durable, Receipt};
+#[doc(hidden)]
+pub use entry::__private;
+pub use entry::{DecodeError, EncodeError, Entry, InPlace};
+pub use error::{BatchError, ConfigError, LogError, OpenError, PushError, Shutdown, ShutdownError};
+pub use health::{Concern, Health};
+pub use lsn::{Lsn, SegmentUid, SlotNo};
+pub use metrics::Metrics;
+pub use parked::Parked;
+pub use pinned::{Claim, PinnedProducer};
+pub use producer::Producer;
+pub use queue::Queue;
+pub use recovery::Recovery;
+pub use schema::Schema;
+pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn, sink_fn};
+
+/// The README's examples compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,304 @@
+//! Counts of everything that happens to entries: always on, one writer per cell, read at any time.
+//!
+//! Nothing is counted on the push path: the flush core counts what it drains.
+
+use crate::lsn::Lsn;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// A counter or gauge with one writing thread (or, where said, several).
+#[derive(Debug, Default)]
+pub(crate) struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds; only the one writer may call it.
+    pub(crate) fn add(&self, n: u64) {
+        // ORDERING: the load Relaxed, as there is one writer; the store Release, so that who reads this
+        // count (Acquire) also sees the cells that were lowered before it.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+    }
+
+    /// Adds; any thread may call it.
+    pub(crate) fn add_shared(&self, n: u64) {
+        // ORDERING: Relaxed, as above; the operation itself is atomic.
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set(&self, n: u64) {
+        // ORDERING: Release, so that who reads this gauge (Acquire) sees the counts stored before it.
+        self.0.store(n, Ordering::Release);
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        // ORDERING: Acquire, see `set`.
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// The cells, by who writes them.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    // Opening.
+    pub(crate) recovered: Cell,
+    pub(crate) recovered_parked: Cell,
+    // The flush core.
+    pub(crate) pushed: Cell,
+    pub(crate) pushed_bytes: Cell,
+    pub(crate) next_lsn: Cell,
+    pub(crate) durable_lsn: Cell,
+    pub(crate) cursor_lsn: Cell,
+    pub(crate) frames: Cell,
+    pub(crate) log_bytes_written: Cell,
+    pub(crate) padding_bytes: Cell,
+    pub(crate) writes: Cell,
+    pub(crate) syncs: Cell,
+    pub(crate) commit_nanos_mean: Cell,
+    pub(crate) slots_live: Cell,
+    pub(crate) slots_free: Cell,
+    pub(crate) frames_let_go: Cell,
+    pub(crate) frames_read_back: Cell,
+    pub(crate) unparked: Cell,
+    pub(crate) discarded: Cell,
+    pub(crate) redelivered: Cell,
+    pub(crate) lost: Cell,
+    pub(crate) blocked_on_memory: Cell,
+    pub(crate) blocked_on_log: Cell,
+    // The delivery thread.
+    pub(crate) delivered: Cell,
+    pub(crate) delivery_failures: Cell,
+    pub(crate) sink_panics: Cell,
+    pub(crate) batches: Cell,
+    pub(crate) retries: Cell,
+    pub(crate) parked_in: Cell,
+    pub(crate) refused_for_good: Cell,
+    pub(crate) seen_lsn: Cell,
+    /// LSNs that were counted as recovered and turned out to hold nothing.
+    pub(crate) never_were: Cell,
+    pub(crate) unfinished: Cell,
+    pub(crate) in_flight: Cell,
+    // Producers, on their slow path.
+    pub(crate) rejected: Cell,
+    pub(crate) dropped: Cell,
+}
+
+/// A snapshot of a queue's counts and gauges.
+///
+/// When the queue is quiescent, [`Metrics::accounted`] equals `recovered + pushed` exactly; a live
+/// snapshot never accounts for more than that.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Undelivered entries found in the log at open. After a crash under `Spill` also LSNs of entries that
+    /// were delivered from memory and never written; these go as delivery comes to them.
+    pub recovered: u64,
+    /// Parked entries found at open.
+    pub recovered_parked: u64,
+    /// Entries taken from producers since open (counted when the flush core takes them over).
+    pub pushed: u64,
+    /// Their bytes, as encoded.
+    pub pushed_bytes: u64,
+    /// Entries given back because a ring was full (`Reject`, `BlockFor`, `try_push`).
+    pub rejected: u64,
+    /// Entries given back under `DropNewest`. They were never in the queue.
+    pub dropped: u64,
+    /// Entries that the sink acknowledged.
+    pub delivered: u64,
+    /// Entries parked now.
+    pub parked: u64,
+    /// Entries that the user discarded, or that were refused for good under `Park::Drop`.
+    pub discarded: u64,
+    /// Parked entries that were put back into the queue; they count as pushed again.
+    pub redelivered: u64,
+    /// Entries given up: a failed log at shutdown, or corruption under `CutTail` or `Quarantine`.
+    pub lost: u64,
+    /// Entries on their way to the sink: in memory or in the log.
+    pub pending: u64,
+    /// Entries in the batch that the sink has now.
+    pub in_flight: u64,
+    /// Batches that the sink acknowledged at least in part.
+    pub batches: u64,
+    /// Deliveries that failed in whole or in part.
+    pub delivery_failures: u64,
+    /// Deliveries that ended in a panic of the sink.
+    pub sink_panics: u64,
+    /// Entries that were delivered again because of a retry.
+    pub retries: u64,
+    /// Bytes in the rings now.
+    pub ring_bytes: u64,
+    /// The last entry's LSN.
+    pub last_lsn: Lsn,
+    /// Everything up to here survives a loss of power.
+    pub durable_lsn: Lsn,
+    /// Everything up to here is done, durably.
+    pub cursor_lsn: Lsn,
+    /// Frames written.
+    pub frames: u64,
+    /// Bytes written to the log, padding included.
+    pub log_bytes_written: u64,
+    /// Bytes of padding among them.
+    pub padding_bytes: u64,
+    /// Writes completed.
+    pub writes: u64,
+    /// Syncs completed (with `Immediate`, the writes are their own syncs).
+    pub syncs: u64,
+    /// Moving average of the time of a commit, in nanoseconds.
+    pub commit_nanos_mean: u64,
+    /// Segment files that hold something.
+    pub segments_live: u64,
+    /// Segment files that are ready for use.
+    pub segments_free: u64,
+    /// Frames let go from memory because delivery lags.
+    pub frames_let_go: u64,
+    /// Frames read back from the log.
+    pub frames_read_back: u64,
+    /// Turns of the flush core in which there was no memory to take entries over.
+    pub blocked_on_memory: u64,
+    /// Turns of the flush core in which there was no segment to take entries over.
+    pub blocked_on_log: u64,
+    /// The I/O driver in use.
+    pub driver: &'static str,
+}
+
+impl Metrics {
+    /// What has become of the entries: on every quiescent snapshot equal to
+    /// `recovered + recovered_parked + pushed`.
+    #[must_use]
+    pub fn accounted(&self) -> u64 {
+        self.delivered + self.parked + self.discarded + self.redelivered + self.lost + self.pending + self.in_flight
+    }
+
+    /// All that ever came in: `recovered + recovered_parked + pushed`.
+    #[must_use]
+    pub fn came_in(&self) -> u64 {
+        self.recovered + self.recovered_parked + self.pushed
+    }
+}
+
+/// LSNs that stand for no entry to be delivered: explicit skips and runs that were done before open.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holes(Vec<(Lsn, Lsn)>);
+
+impl Holes {
+    /// Adds `first..next`, and tells how many of them were not known.
+    pub(crate) fn add(&mut self, first: Lsn, next: Lsn) -> u64 {
+        let new = next.since(first) - self.count(first, next);
+        let (mut first, mut next) = (first, next);
+        if new > 0 {
+            self.0.retain(|(from, to)| {
+                let apart = *to < first || next < *from;
+                if !apart {
+                    (first, next) = (first.min(*from), next.max(*to));
+                }
+                apart
+            });
+            self.0.push((first, next));
+        }
+        new
+    }
+
+    /// The first LSN of `from..to` that may be an entry.
+    pub(crate) fn first_outside(&self, from: Lsn, to: Lsn) -> Option<Lsn> {
+        let mut lsn = from;
+        while lsn < to {
+            match self.0.iter().find(|(first, next)| (*first..*next).contains(&lsn)) {
+                Some((_, next)) => lsn = *next,
+                None => return Some(lsn),
+            }
+        }
+        None
+    }
+
+    /// How many LSNs of `from..to` are no entries.
+    pub(crate) fn count(&self, from: Lsn, to: Lsn) -> u64 {
+        self.0.iter().map(|(first, next)| (*next).min(to).since((*first).max(from))).sum()
+    }
+}
+
+impl Counters {
+    /// A snapshot. Who lowers one cell and raises another does it in that order, from the ring to the
+    /// sink, and here the last in that order is read first: a live snapshot may miss an entry on its way
+    /// from one to the other, but never counts one twice.
+    pub(crate) fn snapshot(&self, holes: &Holes) -> Metrics {
+        let never_were = self.never_were.read();
+        let recovered_parked = self.recovered_parked.read();
+        let (discarded, redelivered) = (self.discarded.read(), self.redelivered.read());
+        let unparked = self.unparked.read();
+        let (delivered, parked_in) = (self.delivered.read(), self.parked_in.read());
+        let refused = self.refused_for_good.read();
+        let in_flight = self.in_flight.read();
+        let unfinished = self.unfinished.read();
+        let seen = Lsn::new(self.seen_lsn.read());
+        let next = Lsn::new(self.next_lsn.read());
+        let queued = next.since(seen).saturating_sub(holes.count(seen, next));
+        Metrics {
+            recovered: self.recovered.read().saturating_sub(never_were),
+            recovered_parked,
+            pushed: self.pushed.read(),
+            pushed_bytes: self.pushed_bytes.read(),
+            rejected: self.rejected.read(),
+            dropped: self.dropped.read(),
+            delivered,
+            parked: (recovered_parked + parked_in).saturating_sub(unparked),
+            discarded: discarded + refused,
+            redelivered,
+            lost: self.lost.read(),
+            pending: queued + unfinished.saturating_sub(in_flight),
+            in_flight: in_flight.min(unfinished),
+            batches: self.batches.read(),
+            delivery_failures: self.delivery_failures.read(),
+            sink_panics: self.sink_panics.read(),
+            retries: self.retries.read(),
+            ring_bytes: 0,
+            last_lsn: next.prev(),
+            durable_lsn: Lsn::new(self.durable_lsn.read()),
+            cursor_lsn: Lsn::new(self.cursor_lsn.read()),
+            frames: self.frames.read(),
+            log_bytes_written: self.log_bytes_written.read(),
+            padding_bytes: self.padding_bytes.read(),
+            writes: self.writes.read(),
+            syncs: self.syncs.read(),
+            commit_nanos_mean: self.commit_nanos_mean.read(),
+            segments_live: self.slots_live.read(),
+            segments_free: self.slots_free.read(),
+            frames_let_go: self.frames_let_go.read(),
+            frames_read_back: self.frames_read_back.read(),
+            blocked_on_memory: self.blocked_on_memory.read(),
+            blocked_on_log: self.blocked_on_log.read(),
+            driver: "",
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_are_counted_within_bounds_only() {
+        let mut holes = Holes::default();
+        assert_eq!(holes.add(Lsn::new(5), Lsn::new(8)), 3);
+        assert_eq!(holes.add(Lsn::new(10), Lsn::new(10)), 0);
+        assert_eq!(holes.add(Lsn::new(6), Lsn::new(8)), 0);
+        assert_eq!(holes.count(Lsn::new(1), Lsn::new(20)), 3);
+        assert_eq!(holes.count(Lsn::new(6), Lsn::new(7)), 1);
+        assert_eq!(holes.count(Lsn::new(8), Lsn::new(20)), 0);
+        assert_eq!(holes.first_outside(Lsn::new(5), Lsn::new(8)), None);
+        assert_eq!(holes.first_outside(Lsn::new(5), Lsn::new(9)), Some(Lsn::new(8)));
+        assert_eq!(holes.first_outside(Lsn::new(4), Lsn::new(6)), Some(Lsn::new(4)));
+        assert_eq!(holes.add(Lsn::new(12), Lsn::new(14)), 2);
+        assert_eq!(holes.add(Lsn::new(7), Lsn::new(13)), 4);
+        assert_eq!(holes.count(Lsn::new(1), Lsn::new(20)), 9);
+    }
+
+    #[test]
+    fn what_is_queued_counts_as_pending() {
+        let counters = Counters::default();
+        counters.pushed.add(10);
+        counters.next_lsn.set(11);
+        counters.seen_lsn.set(8);
+        counters.unfinished.set(3);
+        counters.in_flight.set(1);
+        counters.delivered.add(4);
+        let snapshot = counters.snapshot(&Holes::default());
+        assert_eq!((snapshot.pending, snapshot.accounted(), snapshot.came_in()), (5, 10, 10));
+    }
+}

@@ -1,0 +1,168 @@
+//! A producer for one hot loop: a ring of its own, no locked instruction.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::durable::{Durable, Receipt};
+use crate::entry::{Entry, InPlace};
+use crate::error::PushError;
+use crate::producer::{Patience, Producer, Refusal, SpaceWait, full, with_encoded};
+use crate::ring::{ClaimError, PinnedClaim, PinnedRing};
+
+/// Pushes entries from one place at a time, strictly in order, into a ring of its own while there are
+/// free ones ([`pinned_rings`](crate::Builder::pinned_rings)); without one it shares a ring.
+pub struct PinnedProducer<T> {
+    producer: Producer<T>,
+    ring: Option<PinnedRing>,
+}
+
+impl<T> fmt::Debug for PinnedProducer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PinnedProducer(own ring: {})", self.ring.is_some())
+    }
+}
+
+impl<T: Entry> PinnedProducer<T> {
+    pub(crate) fn new(producer: Producer<T>) -> Self {
+        let ring = producer.shared.rings.pin();
+        Self { producer, ring }
+    }
+
+    /// Whether it has a ring of its own.
+    #[must_use]
+    pub const fn has_own_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Puts an entry into the queue, as [`Producer::push`].
+    ///
+    /// # Errors
+    /// As [`Producer::push`].
+    pub fn push(&mut self, entry: T) -> Result<Receipt, PushError<T>> {
+        let patience = self.producer.patience();
+        self.push_within(entry, patience)
+    }
+
+    /// Puts an entry into the queue if that can be done at once, as [`Producer::try_push`].
+    ///
+    /// # Errors
+    /// As [`Producer::try_push`].
+    pub fn try_push(&mut self, entry: T) -> Result<Receipt, PushError<T>> {
+        self.push_within(entry, Patience::None)
+    }
+
+    /// Puts an entry into the queue and gives what tells when it is on disk.
+    ///
+    /// # Errors
+    /// As [`Producer::push`].
+    pub fn push_durable(&mut self, entry: T) -> Result<Durable, PushError<T>> {
+        self.push(entry).map(|receipt| self.durable(receipt))
+    }
+
+    /// What tells when the entry of this receipt is on disk, as [`Producer::durable`].
+    pub fn durable(&self, receipt: Receipt) -> Durable {
+        self.producer.durable(receipt)
+    }
+
+    #[inline]
+    fn push_within(&mut self, entry: T, patience: Patience) -> Result<Receipt, PushError<T>> {
+        let Some(ring) = &mut self.ring else {
+            return match patience {
+                Patience::None => self.producer.try_push(entry),
+                Patience::For(wait) => self.producer.push_timeout(entry, wait),
+                Patience::Forever => self.producer.push(entry),
+            };
+        };
+        match write_entry(ring, &entry) {
+            Ok(receipt) => Ok(receipt),
+            Err(refusal) => self.push_slowly(entry, refusal, patience),
+        }
+    }
+
+    #[cold]
+    fn push_slowly(&mut self, entry: T, refusal: Refusal, patience: Patience) -> Result<Receipt, PushError<T>> {
+        let shared = &self.producer.shared;
+        let mut wait = SpaceWait::new(shared, patience);
+        let mut refusal = refusal;
+        loop {
+            let Some(ring) = self.ring.as_mut().filter(|_| refusal.is_full()) else {
+                return Err(refusal.into_push_error(entry, shared));
+            };
+            if !wait.for_space(ring.ring()) {
+                return Err(full(entry, shared));
+            }
+            match write_entry(ring, &entry) {
+                Ok(receipt) => return Ok(receipt),
+                Err(again) => refusal = again,
+            }
+        }
+    }
+}
+
+#[inline]
+fn write_entry<T: Entry>(ring: &mut PinnedRing, entry: &T) -> Result<Receipt, Refusal> {
+    let index = ring.ring();
+    if let Some(len) = entry.encoded_len() {
+        let mut claim = ring.claim(len).map_err(|error| Refusal::claim(error, len))?;
+        entry.encode_into(claim.payload_mut());
+        return Ok(Receipt { ring: index, end: claim.publish() });
+    }
+    with_encoded(entry, |bytes| {
+        let mut claim = ring.claim(bytes.len()).map_err(|error| Refusal::claim(error, bytes.len()))?;
+        claim.payload_mut().copy_from_slice(bytes);
+        Ok(Receipt { ring: index, end: claim.publish() })
+    })
+}
+
+impl<T: Entry + InPlace> PinnedProducer<T> {
+    /// Bytes in the ring, to be filled in place: for entries that are bytes themselves. Dropping the
+    /// claim gives it up.
+    ///
+    /// # Errors
+    /// [`PushError::Full`], also when it has no ring of its own, and as [`Producer::try_push`]; there is
+    /// no entry to come back.
+    pub fn claim(&mut self, len: usize) -> Result<Claim<'_, T>, PushError<()>> {
+        let shared = &self.producer.shared;
+        if !T::fits(len) {
+            return Err(PushError::TooLong { entry: (), len, max: shared.config.entry_len_max });
+        }
+        let Some(ring) = &mut self.ring else {
+            return Err(PushError::Full(()));
+        };
+        let index = ring.ring();
+        match ring.claim(len) {
+            Ok(claim) => Ok(Claim { claim, ring: index, entries: PhantomData }),
+            Err(ClaimError::Full) => {
+                shared.rings.doorbell().rouse();
+                Err(full((), shared))
+            }
+            Err(error) => Err(Refusal::claim(error, len).into_push_error((), shared)),
+        }
+    }
+}
+
+/// Bytes claimed in a ring; see [`PinnedProducer::claim`].
+#[must_use = "a claim that is dropped is given up"]
+pub struct Claim<'a, T> {
+    claim: PinnedClaim<'a>,
+    ring: u32,
+    entries: PhantomData<fn(T)>,
+}
+
+impl<T> fmt::Debug for Claim<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim(ring {})", self.ring)
+    }
+}
+
+impl<T> Claim<'_, T> {
+    /// The bytes of the entry; zero at first.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        self.claim.payload_mut()
+    }
+
+    /// Puts the entry into the queue.
+    pub fn commit(self) -> Receipt {
+        Receipt { ring: self.ring, end: self.claim.publish() }
+    }
+}

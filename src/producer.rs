@@ -1,0 +1,314 @@
+//! The way of an entry begins here: encoded once, straight into a ring.
+//!
+//! The uncontended push makes no system call, allocates nothing, takes no lock and reads no clock.
+//! A full ring is the slow path: there, and only there, a push may wait.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::WhenFull;
+use crate::durable::{Durable, Receipt};
+use crate::engine::{Shared, in_sink_of};
+use crate::entry::{EncodeError, Entry};
+use crate::error::{BatchError, PushError};
+use crate::pinned::PinnedProducer;
+use crate::ring::ClaimError;
+use crate::watermark::Watermark;
+
+/// Pushes entries. Cheap to clone, and usable from any number of threads.
+///
+/// Entries of one thread reach the sink in the order in which they were pushed.
+pub struct Producer<T> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) entries: PhantomData<fn(T)>,
+}
+
+impl<T> Clone for Producer<T> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), entries: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Producer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Producer({:?})", self.shared.config.name())
+    }
+}
+
+/// How long a push waits for space.
+#[derive(Clone, Copy)]
+pub(crate) enum Patience {
+    None,
+    For(Duration),
+    Forever,
+}
+
+impl<T: Entry> Producer<T> {
+    /// Puts an entry into the queue. When its ring is full it does what
+    /// [`when_full`](crate::Builder::when_full) says; by default it waits.
+    ///
+    /// # Errors
+    /// The entry comes back in each of them; see [`PushError`].
+    pub fn push(&self, entry: T) -> Result<Receipt, PushError<T>> {
+        match self.try_claim(&entry) {
+            Ok(receipt) => Ok(receipt),
+            Err(refusal) => self.push_slowly(entry, refusal, self.patience()),
+        }
+    }
+
+    /// Puts an entry into the queue if that can be done at once: for hot loops.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] when it cannot (whatever `when_full` says), and as [`push`](Self::push).
+    pub fn try_push(&self, entry: T) -> Result<Receipt, PushError<T>> {
+        match self.try_claim(&entry) {
+            Ok(receipt) => Ok(receipt),
+            Err(refusal) => self.push_slowly(entry, refusal, Patience::None),
+        }
+    }
+
+    /// Puts an entry into the queue, waiting for space at most this long.
+    ///
+    /// # Errors
+    /// [`PushError::Full`] when there was none, and as [`push`](Self::push).
+    pub fn push_timeout(&self, entry: T, timeout: Duration) -> Result<Receipt, PushError<T>> {
+        match self.try_claim(&entry) {
+            Ok(receipt) => Ok(receipt),
+            Err(refusal) => self.push_slowly(entry, refusal, Patience::For(timeout)),
+        }
+    }
+
+    /// Puts an entry into the queue; while its ring is full the task waits, not the thread.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push); [`PushError::Full`] only to the queue's own sink, which must not wait for
+    /// itself.
+    pub async fn push_async(&self, entry: T) -> Result<Receipt, PushError<T>> {
+        loop {
+            let ring = self.ring_for(&entry);
+            let seen = self.shared.rings.space(ring).value();
+            match self.claim_on(ring, &entry) {
+                Ok(receipt) => return Ok(receipt),
+                Err(Refusal::Claim(ClaimError::Full)) => {
+                    if in_sink_of(&self.shared) {
+                        return Err(full(entry, &self.shared));
+                    }
+                    self.shared.rings.doorbell().rouse();
+                    let space = self.shared.rings.space(ring);
+                    // An error says that the queue has ended; the next claim tells how.
+                    let _ = Watermark::reached(space, seen + 1).await;
+                }
+                Err(refusal) => return Err(refusal.into_push_error(entry, &self.shared)),
+            }
+        }
+    }
+
+    /// Puts entries into the queue, many with one claim where they fit. Gives their number.
+    ///
+    /// # Errors
+    /// When one is refused: it comes back, those before it are in the queue, and those after it, as far as
+    /// they were taken from the iterator, come back too.
+    pub fn push_batch(&self, entries: impl IntoIterator<Item = T>) -> Result<usize, BatchError<T>> {
+        crate::batch_push::push_batch(self, entries)
+    }
+
+    /// Puts an entry into the queue and gives what tells when it is on disk.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_durable(&self, entry: T) -> Result<Durable, PushError<T>> {
+        self.push(entry).map(|receipt| self.durable(receipt))
+    }
+
+    /// What tells when the entry of this receipt, and all that this thread pushed before it, is on disk:
+    /// push a thousand, wait for the last.
+    pub fn durable(&self, receipt: Receipt) -> Durable {
+        Durable::new(Arc::clone(&self.shared), receipt)
+    }
+
+    /// A producer with a ring of its own, while rings last; without one it shares a ring. Pushes from it
+    /// take no locked instruction, and stay in order whichever thread it is moved to.
+    #[must_use]
+    pub fn pin(&self) -> PinnedProducer<T> {
+        PinnedProducer::new(self.clone())
+    }
+
+    /// Whether the queue takes no more entries.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.rings.is_closed()
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        match self.shared.config.when_full {
+            WhenFull::Block => Patience::Forever,
+            WhenFull::BlockFor(wait) => Patience::For(wait),
+            WhenFull::Reject | WhenFull::DropNewest => Patience::None,
+        }
+    }
+
+    /// Entries of one key go through one ring, so that they stay in order across threads.
+    #[inline]
+    fn ring_for(&self, entry: &T) -> u32 {
+        match entry.key() {
+            None => self.shared.rings.ring_of_this_thread(),
+            Some(key) => ring_of_key(key, self.shared.rings.shared_count()),
+        }
+    }
+
+    #[inline]
+    fn try_claim(&self, entry: &T) -> Result<Receipt, Refusal> {
+        self.claim_on(self.ring_for(entry), entry)
+    }
+
+    #[inline]
+    fn claim_on(&self, ring: u32, entry: &T) -> Result<Receipt, Refusal> {
+        if let Some(len) = entry.encoded_len() {
+            let mut claim = self.shared.rings.claim(ring, len).map_err(|error| Refusal::claim(error, len))?;
+            entry.encode_into(claim.payload_mut());
+            return Ok(Receipt { ring, end: claim.publish() });
+        }
+        with_encoded(entry, |bytes| {
+            let mut claim =
+                self.shared.rings.claim(ring, bytes.len()).map_err(|error| Refusal::claim(error, bytes.len()))?;
+            claim.payload_mut().copy_from_slice(bytes);
+            Ok(Receipt { ring, end: claim.publish() })
+        })
+    }
+
+    #[cold]
+    fn push_slowly(&self, entry: T, refusal: Refusal, patience: Patience) -> Result<Receipt, PushError<T>> {
+        let mut wait = SpaceWait::new(&self.shared, patience);
+        let mut refusal = refusal;
+        loop {
+            if !refusal.is_full() {
+                return Err(refusal.into_push_error(entry, &self.shared));
+            }
+            let ring = self.ring_for(&entry);
+            if !wait.for_space(ring) {
+                return Err(full(entry, &self.shared));
+            }
+            match self.claim_on(ring, &entry) {
+                Ok(receipt) => return Ok(receipt),
+                Err(again) => refusal = again,
+            }
+        }
+    }
+}
+
+/// Fibonacci hashing: the upper half of a product with 2^64 / φ, spread over the rings.
+fn ring_of_key(key: u64, rings: u32) -> u32 {
+    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    ((hash * u64::from(rings)) >> 32) as u32
+}
+
+/// Why an entry did not get into a ring.
+pub(crate) enum Refusal {
+    Claim(ClaimError),
+    TooLong { len: usize },
+    Encode(EncodeError),
+}
+
+impl Refusal {
+    pub(crate) fn claim(error: ClaimError, len: usize) -> Self {
+        match error {
+            ClaimError::TooLong => Self::TooLong { len },
+            other => Self::Claim(other),
+        }
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        matches!(self, Self::Claim(ClaimError::Full))
+    }
+
+    pub(crate) fn into_push_error<T>(self, entry: T, shared: &Shared) -> PushError<T> {
+        match self {
+            Self::TooLong { len } => PushError::TooLong { entry, len, max: shared.config.entry_len_max },
+            Self::Encode(error) => PushError::Encode { entry, error },
+            Self::Claim(ClaimError::Full) => full(entry, shared),
+            Self::Claim(_) if shared.status.failure().is_some() => PushError::Poisoned(entry),
+            Self::Claim(_) => PushError::Closed(entry),
+        }
+    }
+}
+
+pub(crate) fn full<T>(entry: T, shared: &Shared) -> PushError<T> {
+    if shared.config.when_full == WhenFull::DropNewest {
+        shared.counters.dropped.add_shared(1);
+        PushError::Dropped(entry)
+    } else {
+        shared.counters.rejected.add_shared(1);
+        PushError::Full(entry)
+    }
+}
+
+/// Waiting for space in a ring, all in all no longer than the patience lasts.
+pub(crate) struct SpaceWait<'a> {
+    shared: &'a Shared,
+    deadline: Option<Instant>,
+    gave_up: bool,
+    seen: Option<(u32, u64)>,
+}
+
+impl<'a> SpaceWait<'a> {
+    pub(crate) fn new(shared: &'a Shared, patience: Patience) -> Self {
+        // A sink that pushes into its own queue must never wait for itself.
+        let patience = if in_sink_of(shared) { Patience::None } else { patience };
+        let (deadline, gave_up) = match patience {
+            Patience::None => (None, true),
+            Patience::For(wait) => (Instant::now().checked_add(wait), false),
+            Patience::Forever => (None, false),
+        };
+        Self { shared, deadline, gave_up, seen: None }
+    }
+
+    /// Waits until the ring has moved since the last call. False: the time is over.
+    pub(crate) fn for_space(&mut self, ring: u32) -> bool {
+        if self.gave_up {
+            return false;
+        }
+        self.shared.rings.doorbell().rouse();
+        let space = self.shared.rings.space(ring);
+        // First time round only the position is noted: the claim may succeed by now.
+        let Some((_, seen)) = self.seen.filter(|(of, _)| *of == ring) else {
+            self.seen = Some((ring, space.value()));
+            return true;
+        };
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return false;
+        }
+        // Whatever ends the wait, the next claim tells what holds now.
+        let _ = space.wait(seen + 1, left);
+        self.seen = Some((ring, space.value()));
+        true
+    }
+}
+
+thread_local! {
+    /// Where entries of unknown length are encoded. Taken out while in use, so that an entry whose
+    /// encoding pushes another one gets a fresh buffer.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Longest scratch buffer that a thread keeps.
+const SCRATCH_KEPT: usize = 1 << 20;
+
+pub(crate) fn with_encoded<T: Entry, R>(
+    entry: &T,
+    then: impl FnOnce(&[u8]) -> Result<R, Refusal>,
+) -> Result<R, Refusal> {
+    let mut scratch = SCRATCH.with(RefCell::take);
+    scratch.clear();
+    let result = match entry.encode(&mut scratch) {
+        Ok(()) => then(&scratch),
+        Err(error) => Err(Refusal::Encode(error)),
+    };
+    if scratch.capacity() <= SCRATCH_KEPT {
+        SCRATCH.with(|cell| cell.replace(scratch));
+    }
+    result
+}

@@ -1,0 +1,213 @@
+//! A queue's owner: opens it, watches it, shuts it down.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::builder::Builder;
+use crate::config::{Config, Durability};
+use crate::durable::{Receipt, wait_durable};
+use crate::engine::Shared;
+use crate::engine::lifecycle::{self, Engine};
+use crate::entry::Entry;
+use crate::error::{LogError, OpenError, Shutdown, ShutdownError};
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::parked::Parked;
+use crate::producer::Producer;
+use crate::recovery::Recovery;
+use crate::sink::Sink;
+use crate::watermark::WaitError;
+
+/// A queue: owns the directory, the threads and the sink.
+///
+/// Dropping it without [`shutdown`](Self::shutdown) refuses pushes, makes what was pushed durable (within
+/// [`drop_timeout`](Builder::drop_timeout)), lets the sink finish its batch, and warns on standard error
+/// if something is left. Nothing durable is lost.
+#[must_use = "dropping the queue closes it"]
+pub struct Queue<T> {
+    shared: Arc<Shared>,
+    engine: Option<Engine>,
+    entries: PhantomData<fn(T)>,
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({:?} in {})", self.shared.config.name(), self.shared.config.dir().display())
+    }
+}
+
+impl Queue<()> {
+    /// Settings for a queue in this directory, which is created where it is missing.
+    pub fn builder(dir: impl AsRef<Path>) -> Builder {
+        Builder::new(dir.as_ref())
+    }
+}
+
+impl Builder {
+    /// Opens the queue: checks the settings, locks the directory, recovers what is in it, and starts to
+    /// deliver to `sink`.
+    ///
+    /// # Errors
+    /// See [`OpenError`]. Nothing that is in the directory has been changed then.
+    pub fn open<T: Entry, S: Sink<T>>(self, sink: S) -> Result<Queue<T>, OpenError> {
+        let (shared, engine) = lifecycle::open::<T, S>(self.config, sink)?;
+        Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Builder {
+    /// Opens the queue on a disk of the test's own, such as
+    /// [`SimDisk`](crate::sim::SimDisk), instead of a directory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_on<T: Entry, S: Sink<T>>(
+        self,
+        disk: impl crate::io::Disk + 'static,
+        sink: S,
+    ) -> Result<Queue<T>, OpenError> {
+        let (shared, engine) = lifecycle::open_on::<T, S>(self.config, disk, sink)?;
+        Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
+    }
+}
+
+impl<T: Entry> Queue<T> {
+    /// A producer for this queue.
+    #[must_use]
+    pub fn producer(&self) -> Producer<T> {
+        Producer { shared: Arc::clone(&self.shared), entries: PhantomData }
+    }
+
+    /// The parked entries.
+    #[must_use]
+    pub fn parked(&self) -> Parked<'_, T> {
+        Parked::new(&self.shared)
+    }
+}
+
+impl<T> Queue<T> {
+    /// Waits until everything pushed so far, from any thread, is on disk.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn flush(&self) -> Result<(), LogError> {
+        if self.shared.config.durability == Durability::Memory {
+            return Err(LogError::NotDurable);
+        }
+        for receipt in self.tails() {
+            wait_durable(&self.shared, receipt, None)?;
+        }
+        Ok(())
+    }
+
+    /// As [`flush`](Self::flush), for tasks.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub async fn flush_async(&self) -> Result<(), LogError> {
+        for receipt in self.tails() {
+            crate::durable::Durable::new(Arc::clone(&self.shared), receipt).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until everything pushed so far is delivered or parked, at most this long.
+    ///
+    /// # Errors
+    /// [`LogError::TimedOut`] when the time was over, and others of [`LogError`].
+    pub fn drain(&self, within: Duration) -> Result<(), LogError> {
+        self.shared.may_wait()?;
+        let deadline = Instant::now() + within;
+        let last = self.shared.fence(deadline)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.shared.done.wait(last.number(), Some(left)).map(drop).map_err(|error| match error {
+            WaitError::TimedOut => LogError::TimedOut,
+            _ => self.shared.status.end_of_waiting(),
+        })
+    }
+
+    /// Closes the queue: pushes are refused from now on, what was pushed is made durable, and the sink is
+    /// given what is left until the time is over. What it has not acknowledged by then waits in the log
+    /// for the next opening.
+    ///
+    /// # Errors
+    /// [`ShutdownError::Deadline`] when the sink did not finish its batch in time,
+    /// [`ShutdownError::Storage`] when the log failed. The queue is closed all the same.
+    pub fn shutdown(mut self, within: Duration) -> Result<Shutdown, ShutdownError> {
+        match self.engine.take() {
+            Some(engine) if !self.shared.rings.is_at_home() => {
+                std::mem::forget(engine);
+                Err(ShutdownError::Storage { cause: LogError::Forked, lost: 0 })
+            }
+            Some(engine) => engine.shutdown(&self.shared, within, true),
+            None => Ok(Shutdown::default()),
+        }
+    }
+
+    /// Stops giving batches to the sink; the one it has is finished. Pushes go on, into the log.
+    pub fn pause(&self) {
+        self.shared.set_paused(true);
+    }
+
+    /// Goes on after [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.shared.set_paused(false);
+    }
+
+    /// Counts and gauges.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
+    }
+
+    /// How the queue is doing, with reasons.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// What opening found, and what the platform gives.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.shared.recovery
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// Whether the queue takes no more entries.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.rings.is_closed()
+    }
+
+    fn tails(&self) -> impl Iterator<Item = Receipt> {
+        self.shared.tails().into_iter().zip(0_u32..).map(|(end, ring)| Receipt { ring, end })
+    }
+}
+
+impl<T> Drop for Queue<T> {
+    fn drop(&mut self) {
+        if !self.shared.rings.is_at_home() {
+            // A forked child: the threads are not here, and the directory is the parent's.
+            std::mem::forget(self.engine.take());
+        } else if let Some(engine) = self.engine.take() {
+            let within = self.shared.config.drop_timeout;
+            let outcome = engine.shutdown(&self.shared, within, false);
+            lifecycle::warn_of_drop(&self.shared, &outcome);
+        }
+    }
+}
+
+const _: () = {
+    const fn is_shared_by_threads<T: Send + Sync>() {}
+    is_shared_by_threads::<Queue<Vec<u8>>>();
+    is_shared_by_threads::<Producer<Vec<u8>>>();
+};

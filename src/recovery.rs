@@ -1,0 +1,30 @@
+//! What opening found, as a user sees it.
+
+use crate::io::DiskReport;
+use crate::lsn::Lsn;
+
+/// What opening found in the directory, and what the platform gives.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Recovery {
+    /// Whether the directory was new.
+    pub new: bool,
+    /// Whether the queue had been shut down in order.
+    pub clean: bool,
+    /// Entries in the log that the sink had not acknowledged; after a crash under `Spill`, at most so many.
+    pub recovered: u64,
+    /// Entries in the park.
+    pub parked: u64,
+    /// The last LSN in the log.
+    pub end: Lsn,
+    /// The LSN of the next entry.
+    pub next: Lsn,
+    /// Where a crash had cut the log, if it had: what was torn there had never been promised to anyone.
+    pub torn_tail: Option<String>,
+    /// Entries that were given up, as [`on_corruption`](crate::Builder::on_corruption) says: first and last LSN.
+    pub lost: Vec<(Lsn, Lsn)>,
+    /// How long opening took.
+    pub took: std::time::Duration,
+    /// The I/O driver and what it can promise.
+    pub disk: DiskReport,
+}
