@@ -1,0 +1,130 @@
+//! `ringwal pipe` into SQLite, killed again and again: every line exactly once.
+
+#[path = "cli/mod.rs"]
+mod cli;
+
+use std::io::{BufRead, BufReader, Write};
+use std::time::Duration;
+
+use cli::{Place, assert_rows_are_lines, finish, real_text, signal, until};
+use rustix::process::Signal;
+
+const KILLS: usize = 10;
+
+/// Kills a run whenever another share of the lines has arrived, then lets one end.
+fn survives_kills(durability: &str, bytes: usize) {
+    let place = Place::new();
+    let input = real_text(bytes);
+    let lines = input.iter().filter(|byte| **byte == b'\n').count();
+    place.write("in", &input);
+    let args = ["--from", "in", "--to", "sqlite:out.db", "--durability", durability, "--quiet"];
+    let mut chance =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos() as usize;
+    let mut draw = |below: usize| {
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (chance >> 33) % below
+    };
+    let mut killed = 0;
+    for kill in 0..KILLS {
+        let target = lines * (kill * 90 + draw(80)) / (KILLS * 100);
+        let mut child = place.start_pipe(&args);
+        until("lines arrive", || place.count("out.db") >= target || child.try_wait().unwrap().is_some());
+        std::thread::sleep(Duration::from_micros(draw(30_000) as u64));
+        child.kill().unwrap();
+        let done = finish(child, b"");
+        if done.code() == 0 {
+            break;
+        }
+        assert_eq!(done.status.to_string(), "signal: 9 (SIGKILL)", "{done:?}");
+        killed += 1;
+    }
+    assert!(killed >= KILLS / 2, "only {killed} kills hit; the input is too short for this machine");
+    place.pipe(&args, b"").expect(0);
+    assert_rows_are_lines(&place.rows("out.db"), &input);
+    // And once more: there is nothing left to do.
+    place.pipe(&args, b"").expect(0);
+    assert_eq!(place.count("out.db"), lines);
+}
+
+#[test]
+fn every_line_arrives_exactly_once_over_ten_kills_with_periodic() {
+    survives_kills("periodic:5ms", 20_000_000);
+}
+
+#[test]
+fn every_line_arrives_exactly_once_over_ten_kills_with_immediate() {
+    survives_kills("immediate", 20_000_000);
+}
+
+#[test]
+fn acknowledged_lines_of_standard_input_survive_a_kill() {
+    for durability in ["immediate", "periodic:50ms", "spill"] {
+        let place = Place::new();
+        // The sink takes nothing, so that only the log can know the lines.
+        let args = ["--to", "exec:exit 1", "--retry-max", "0", "--ack", "--durability", durability, "--quiet"];
+        let mut child = place.start_pipe(&args);
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || {
+            for number in 1.. {
+                if writeln!(stdin, "line {number}").is_err() {
+                    return;
+                }
+            }
+        });
+        let mut acked = 0;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let number: u64 = line.unwrap().parse().unwrap();
+            assert_eq!(number, acked + 1, "numbers come in order");
+            acked = number;
+            if acked == 5000 {
+                signal(&child, Signal::KILL);
+            }
+        }
+        child.wait().unwrap();
+        writer.join().unwrap();
+        assert!(acked >= 5000);
+        place.pipe(&["--to", "file:out"], b"").expect(0);
+        let out = place.read("out");
+        for (line, number) in out.lines().zip(1..=acked) {
+            assert_eq!(line, format!("line {number}"), "{durability}");
+        }
+        assert!(out.lines().count() as u64 >= acked, "{durability}: {acked} lines were acknowledged");
+    }
+}
+
+#[test]
+fn a_termination_signal_ends_in_order_and_the_next_run_goes_on() {
+    for (name, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let place = Place::new();
+        let input = real_text(12_000_000);
+        place.write("in", &input);
+        let args = ["--from", "in", "--to", "sqlite:out.db", "--shutdown-within", "100ms"];
+        let child = place.start_pipe(&args);
+        until("lines arrive", || place.count("out.db") > 1000);
+        signal(&child, name);
+        let done = finish(child, b"").expect(code);
+        assert!(done.err.contains("left in the log"), "{done:?}");
+        let before = place.count("out.db");
+        assert!(place.json(&["inspect", "--json", "q"])["clean"].as_bool().unwrap());
+        let done = place.pipe(&args, b"").expect(0);
+        assert!(done.err.contains("goes on behind line"), "{done:?}");
+        assert!(before < place.count("out.db"), "it was stopped on the way");
+        assert_rows_are_lines(&place.rows("out.db"), &input);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    let place = Place::new();
+    let mut child = place.start_pipe(&["--to", "exec:sleep 30", "--shutdown-within", "60s"]);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"one\n").unwrap();
+    until("the queue is open", || place.path("q/META").exists());
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, Signal::TERM);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the sink");
+    signal(&child, Signal::TERM);
+    until("it ends", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}

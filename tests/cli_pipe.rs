@@ -1,0 +1,200 @@
+//! `ringwal pipe`: inputs, sinks, and what is refused.
+
+#[path = "cli/mod.rs"]
+mod cli;
+
+use cli::{Place, assert_rows_are_lines, finish, real_text, until};
+
+#[test]
+fn lines_of_any_bytes_reach_sqlite_and_a_second_run_goes_on() {
+    let place = Place::new();
+    let mut input = b"one\n\n\xff\xfe\nwith \0 zero\nlast".to_vec();
+    place.write("in", &input);
+    let args = ["--from", "in", "--to", "sqlite:out.db"];
+    let done = place.pipe(&args, b"").expect(0);
+    assert!(done.err.contains("exactly once") && done.err.contains("5 lines"), "{done:?}");
+    assert_rows_are_lines(&place.rows("out.db"), &input);
+    let database = rusqlite::Connection::open(place.path("out.db")).unwrap();
+    let types: Vec<String> = database
+        .prepare("SELECT typeof(line) FROM lines ORDER BY lsn")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(types, ["text", "text", "blob", "blob", "text"]);
+    // The file has grown: its last line had no newline, so what follows is a line of its own.
+    input.extend(b"\nmore\n");
+    place.write("in", &input);
+    place.pipe(&args, b"").expect(0);
+    let rows = place.rows("out.db");
+    assert_eq!(rows.len(), 7);
+    assert_eq!((&rows[5][..], &rows[6][..]), (&b""[..], &b"more"[..]));
+}
+
+#[test]
+fn sqlite_in_the_current_directory_is_the_default_and_every_durability_delivers() {
+    let input = real_text(300_000);
+    for durability in ["immediate", "periodic:1ms", "spill", "memory"] {
+        let place = Place::new();
+        place.write("in", &input);
+        for _ in 0..2 {
+            let done = place.pipe(&["--from", "in", "--durability", durability], b"").expect(0);
+            let promised = if durability.starts_with(['s', 'm']) { "may lose" } else { "exactly once" };
+            assert!(done.err.contains(promised), "{durability}: {done:?}");
+        }
+        assert_rows_are_lines(&place.rows("ringwal.db"), &input);
+        // Another input under another durability: rows go on above those that are there.
+        place.pipe(&["--durability", "immediate"], b"and one\n").expect(0);
+        assert_eq!(place.rows("ringwal.db").last().unwrap(), b"and one", "{durability}");
+    }
+}
+
+#[test]
+fn the_other_sinks_get_every_line_in_order() {
+    let input = real_text(400_000);
+    let text = String::from_utf8_lossy(&input).into_owned();
+    let place = Place::new();
+    place.pipe(&["--to", "file:out"], &input).expect(0);
+    assert_eq!(place.read("out"), text);
+    assert_eq!(place.pipe(&["--to", "stdout", "--quiet"], &input).expect(0).out, text);
+    place.pipe(&["--to", "exec:cat >> ran", "--batch-len", "500"], &input).expect(0);
+    assert_eq!(place.read("ran"), text);
+    let done = place.pipe(&["--to", "null", "--ack"], &input).expect(0);
+    let lines = input.iter().filter(|byte| **byte == b'\n').count();
+    assert!(done.out.lines().map(|line| line.parse::<usize>().unwrap()).eq(1..=lines), "every number once");
+}
+
+#[test]
+fn the_last_line_keeps_its_missing_newline_and_the_next_run_does_not_glue_to_it() {
+    let place = Place::new();
+    place.pipe(&["--to", "file:out"], b"a\nb").expect(0);
+    assert_eq!(place.read("out"), "a\nb");
+    place.pipe(&["--to", "file:out"], b"c\n").expect(0);
+    assert_eq!(place.read("out"), "a\nb\nc\n");
+}
+
+#[test]
+fn a_command_that_refuses_gets_it_again_and_then_lines_are_parked() {
+    let place = Place::new();
+    let done = place.pipe(&["--to", "exec:echo tried >> tries; exit 3", "--retry-max", "3"], b"a\nb\n").expect(3);
+    assert!(done.err.contains("2 parked"), "{done:?}");
+    assert_eq!(place.read("tries").lines().count(), 3);
+    place.pipe(&["--to", "exec:exit 65"], b"c\n").expect(3);
+    let list = place.run(&["parked", "list", "q"]).expect(0).out;
+    assert_eq!(list.lines().count(), 3, "{list}");
+    assert!(list.contains("exit code 3") && list.contains("exit code 65"), "{list}");
+    assert_eq!(place.json(&["inspect", "--json", "q"])["parked"], 3);
+    place.run(&["parked", "discard", "q", "--lsn", "1"]).expect(0);
+    place.run(&["parked", "discard", "q", "--lsn", "99"]).refused(2, &["no parked line", "parked list"]);
+    place.run(&["parked", "redeliver", "--dir", "q", "--to", "file:out", "--all"]).expect(0);
+    assert_eq!(place.read("out"), "b\nc\n");
+    assert_eq!(place.run(&["dump", "--parked", "q"]).expect(0).out, "");
+}
+
+#[test]
+fn redelivered_lines_do_not_move_the_place_where_a_file_is_read_on() {
+    let place = Place::new();
+    place.write("in", b"1\n2\n3\n");
+    place.pipe(&["--from", "in", "--to", "exec:exit 65"], b"").expect(3);
+    place.run(&["parked", "redeliver", "--dir", "q", "--to", "file:out", "--lsn", "1"]).expect(3);
+    place.pipe(&["--to", "file:out"], b"from stdin\n").expect(3);
+    place.write("in", b"1\n2\n3\n4\n");
+    place.pipe(&["--from", "in", "--to", "file:out"], b"").expect(3);
+    assert_eq!(place.read("out"), "1\nfrom stdin\n4\n");
+}
+
+#[test]
+fn another_or_a_changed_input_is_refused_with_a_remedy() {
+    let place = Place::new();
+    place.write("in", b"one\ntwo\n");
+    let args = ["--from", "in", "--to", "file:out"];
+    place.pipe(&args, b"").expect(0);
+    place.write("in", b"one\ntwO\nthree\n");
+    place.pipe(&args, b"").refused(2, &["in is not the file", "--restart"]);
+    place.write("in", b"one\n");
+    place.pipe(&args, b"").refused(2, &["in is not the file", "--restart"]);
+    place.write("other", b"one\ntwo\nthree\n");
+    place.pipe(&["--from", "other", "--to", "file:out"], b"").refused(2, &["inode", "--restart"]);
+    assert_eq!(place.read("out"), "one\ntwo\n");
+    place.pipe(&["--from", "other", "--to", "file:out", "--restart"], b"").expect(0);
+    assert_eq!(place.read("out"), "one\ntwo\none\ntwo\nthree\n");
+}
+
+#[test]
+fn beginning_anew_is_refused_while_lines_wait() {
+    let place = Place::new();
+    place.write("in", b"one\n");
+    place.pipe(&["--from", "in", "--to", "exec:exit 1", "--retry-max", "0", "--drain-within", "100ms"], b"").expect(3);
+    place
+        .pipe(&["--from", "in", "--to", "null", "--restart"], b"")
+        .refused(2, &["--restart", "1 undelivered", "</dev/null"]);
+    place.pipe(&["--to", "null", "--durability", "memory"], b"").refused(2, &["memory", "1 undelivered"]);
+    place.pipe(&["--to", "file:out"], b"").expect(0);
+    assert_eq!(place.read("out"), "one\n");
+}
+
+#[test]
+fn a_database_of_another_directory_is_refused() {
+    let place = Place::new();
+    place.pipe(&["--to", "sqlite:out.db"], b"one\n").expect(0);
+    let other = ["pipe", "--dir", "q2", "--segment-len", "1MiB", "--to", "sqlite:out.db"];
+    place.run_with(&other, b"two\n").refused(2, &["another queue directory"]);
+    assert_eq!(place.count("out.db"), 1);
+}
+
+#[test]
+fn a_line_that_is_too_long_is_refused_before_any_of_it_is_written() {
+    let place = Place::new();
+    place.write("in", b"ok\n123456789\nnext\n");
+    let args = ["--from", "in", "--to", "file:out"];
+    let short = [&args[..], &["--entry-len-max", "8"]].concat();
+    place.pipe(&short, b"").refused(1, &["line 2", "offset 3", "--entry-len-max"]);
+    assert_eq!(place.read("out"), "ok\n");
+    place.pipe(&args, b"").expect(0);
+    assert_eq!(place.read("out"), "ok\n123456789\nnext\n");
+}
+
+#[test]
+fn a_directory_in_use_is_refused() {
+    let place = Place::new();
+    let child = place.start_pipe(&["--to", "null"]);
+    until("the queue is open", || place.path("q/seg-00000000.rwal").exists());
+    place
+        .pipe(&["--to", "null", "--lock-wait", "50ms"], b"")
+        .refused(1, &["q is open in process", "another directory"]);
+    finish(child, b"").expect(0);
+}
+
+#[test]
+fn wrong_arguments_are_named() {
+    let place = Place::new();
+    place.write("file", b"");
+    for (args, parts) in [
+        (&["pipe", "--dir", "file"][..], &["file", "directory"][..]),
+        (&["pipe", "--dir", "q", "--from", "missing"], &["missing"]),
+        (&["pipe", "--dir", "q", "--segment-len", "5"], &["--segment-len", "65536"]),
+        (&["pipe", "--dir", "q", "--batch-len", "0"], &["--batch-len", "1 to 1000000"]),
+        (&["pipe", "--dir", "q", "--entry-len-max", "0"], &["--entry-len-max", "1 to"]),
+        (&["pipe", "--dir", "q", "--to", "stdout", "--ack"], &["--ack"]),
+        (&["pipe", "--dir", "q", "--durability", "memory", "--ack"], &["--ack"]),
+        (&["pipe", "--dir", "q", "--durability", "sometimes"], &["--durability", "periodic"]),
+        (&["pipe", "--dir", "q", "--to", "carrier-pigeon"], &["--to", "sqlite:FILE"]),
+        (&["pipe", "--dir", "q", "--restart"], &["--restart", "--from"]),
+        (&["bench", "--seconds", "0"], &["--seconds", "1..=60"]),
+    ] {
+        place.run(args).refused(2, parts);
+    }
+}
+
+#[test]
+fn a_closed_standard_output_ends_it_without_a_word() {
+    let place = Place::new();
+    let mut child = place.start_pipe(&["--to", "stdout", "--quiet"]);
+    drop(child.stdout.take());
+    child.stdout = Some(
+        std::process::Command::new("true").stdout(std::process::Stdio::piped()).spawn().unwrap().stdout.take().unwrap(),
+    );
+    let done = finish(child, &real_text(300_000)).expect(141);
+    assert_eq!(done.err, "");
+}
