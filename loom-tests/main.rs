@@ -1,0 +1,14 @@
+//! Models of what threads share: every interleaving of two or three threads over the code that ships, on rings
+//! of two to four records.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --profile loom --test loom --target-dir target/loom
+//! ```
+//! `docs/loom.md` says which model checks what, how long it takes, and which change to the code each was seen to catch.
+#![cfg(loom)]
+
+mod close;
+mod common;
+mod ring;
+mod sleep;
+mod watermark;

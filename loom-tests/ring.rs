@@ -1,0 +1,209 @@
+//! Claim, publish, drain.
+
+use loom::thread;
+
+use crate::common::{drain, model, push, push_pinned, rings, until_room};
+
+#[test]
+fn two_producers_lose_and_double_nothing() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 32);
+        let producers = [1, 2].map(|value| {
+            let rings = rings.clone();
+            thread::spawn(move || push(&rings, value).unwrap())
+        });
+        let mut seen = Vec::new();
+        drain(&mut drainer, 0, &mut seen);
+        let ends = producers.map(|producer| producer.join().unwrap());
+        let end = drain(&mut drainer, 0, &mut seen);
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2]);
+        assert_eq!((end, ends[0].max(ends[1]), ends[0].min(ends[1])), (32, 32, 16));
+    });
+}
+
+#[test]
+fn a_full_ring_goes_round_in_order() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 32);
+        let producer = thread::spawn({
+            let rings = rings.clone();
+            move || (1..=3).for_each(|value| drop(until_room(|| push(&rings, value))))
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            drain(&mut drainer, 0, &mut seen);
+            thread::yield_now();
+        }
+        producer.join().unwrap();
+        assert_eq!(seen, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_full_pinned_ring_goes_round_in_order() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 1, 32);
+        let mut pinned = rings.pin().unwrap();
+        let producer = thread::spawn(move || {
+            (1..=3).for_each(|value| _ = until_room(|| push_pinned(&mut pinned, value)));
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            drain(&mut drainer, 1, &mut seen);
+            thread::yield_now();
+        }
+        producer.join().unwrap();
+        assert_eq!(seen, [1, 2, 3]);
+    });
+}
+
+/// Records of 24 bytes in a ring of 64: the third does not fit behind the second, and 16 bytes are skipped.
+#[test]
+fn a_record_never_crosses_the_end() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 64);
+        let producer = thread::spawn({
+            let rings = rings.clone();
+            move || {
+                for value in 1..=3_u8 {
+                    until_room(|| {
+                        rings.claim(0, 16).map(|mut claim| {
+                            claim.payload_mut().fill(value);
+                            claim.publish()
+                        })
+                    });
+                }
+            }
+        });
+        let (mut seen, mut end) = (Vec::new(), 0);
+        while seen.len() < 3 {
+            let mut out = [0; 64];
+            let drained = drainer.drain(0, &mut out);
+            for record in ringwal::ring::record::Records::new(&out[..drained.bytes]) {
+                let payload = record.unwrap().payload;
+                assert!(payload.len() == 16 && payload.iter().all(|byte| *byte == payload[0]));
+                seen.push(payload[0]);
+            }
+            end = drained.end;
+            thread::yield_now();
+        }
+        producer.join().unwrap();
+        assert_eq!((seen, end), (vec![1, 2, 3], 64 + 24));
+    });
+}
+
+/// One producer looks at the head and leaves the limit; the other claims by that limit, in bytes used before.
+#[test]
+fn a_limit_hands_on_that_bytes_are_free() {
+    model(2, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 64);
+        let mut seen = Vec::new();
+        (1..=4).for_each(|value| _ = push(&rings, value).unwrap());
+        let producers = [5, 6].map(|value| {
+            let rings = rings.clone();
+            thread::spawn(move || push(&rings, value).is_ok())
+        });
+        drain(&mut drainer, 0, &mut seen);
+        let pushed = producers.map(|producer| producer.join().unwrap()).into_iter().filter(|ok| *ok).count();
+        drain(&mut drainer, 0, &mut seen);
+        assert_eq!(seen.len(), 4 + pushed);
+        assert_eq!(seen[..4], [1, 2, 3, 4]);
+    });
+}
+
+#[test]
+fn two_producers_share_a_ring_that_is_full() {
+    model(2, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 32);
+        push(&rings, 1).unwrap();
+        let producers = [2, 3].map(|value| {
+            let rings = rings.clone();
+            thread::spawn(move || _ = until_room(|| push(&rings, value)))
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            drain(&mut drainer, 0, &mut seen);
+            thread::yield_now();
+        }
+        for producer in producers {
+            producer.join().unwrap();
+        }
+        assert_eq!(seen[0], 1);
+        seen.sort_unstable();
+        assert_eq!(seen, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn a_run_is_seen_whole_or_not_at_all() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 128);
+        let producer = thread::spawn({
+            let rings = rings.clone();
+            move || {
+                let mut run = rings.claim_run(0, 56).unwrap();
+                for value in 1..=3_u64 {
+                    run.next_mut(8).unwrap().copy_from_slice(&value.to_le_bytes());
+                }
+                assert!(run.next_mut(8).is_none());
+                assert_eq!(run.publish(), 56);
+            }
+        });
+        let mut seen = Vec::new();
+        drain(&mut drainer, 0, &mut seen);
+        assert!(seen.is_empty() || seen == [1, 2, 3]);
+        producer.join().unwrap();
+        assert_eq!(drain(&mut drainer, 0, &mut seen), 56);
+        assert_eq!(seen, [1, 2, 3]);
+    });
+}
+
+#[test]
+fn an_aborted_claim_is_skipped_and_its_bytes_come_back_as_zero() {
+    model(2, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 32);
+        let aborter = thread::spawn({
+            let rings = rings.clone();
+            move || {
+                let mut claim = rings.claim(0, 8).unwrap();
+                claim.payload_mut().fill(0xaa);
+                drop(claim);
+            }
+        });
+        let producer = thread::spawn({
+            let rings = rings.clone();
+            move || push(&rings, 1).unwrap()
+        });
+        let mut seen = Vec::new();
+        drain(&mut drainer, 0, &mut seen);
+        aborter.join().unwrap();
+        producer.join().unwrap();
+        assert_eq!(drain(&mut drainer, 0, &mut seen), 32);
+        assert_eq!(seen, [1]);
+        for _ in 0..2 {
+            let mut claim = rings.claim(0, 8).unwrap();
+            assert_eq!(claim.payload_mut(), [0; 8]);
+        }
+    });
+}
+
+#[test]
+fn a_pinned_ring_goes_from_one_thread_to_the_next() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 1, 64);
+        let users = [1, 2].map(|value| {
+            let rings = rings.clone();
+            thread::spawn(move || match rings.pin() {
+                Some(mut pinned) => push_pinned(&mut pinned, value).is_ok(),
+                None => false,
+            })
+        });
+        let mut seen = Vec::new();
+        drain(&mut drainer, 1, &mut seen);
+        let pushed = users.map(|user| user.join().unwrap()).into_iter().filter(|ok| *ok).count();
+        drain(&mut drainer, 1, &mut seen);
+        assert!(pushed >= 1);
+        assert_eq!(seen.len(), pushed);
+    });
+}
