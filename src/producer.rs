@@ -159,12 +159,12 @@ impl<T: Entry> Producer<T> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_claim(&self, entry: &T) -> Result<Receipt, Refusal> {
         self.claim_on(self.ring_for(entry), entry)
     }
 
-    #[inline]
+    #[inline(always)]
     fn claim_on(&self, ring: u32, entry: &T) -> Result<Receipt, Refusal> {
         if let Some(len) = entry.encoded_len() {
             let mut claim = self.shared.rings.claim(ring, len).map_err(|error| Refusal::claim(error, len))?;

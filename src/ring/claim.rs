@@ -53,7 +53,7 @@ pub(crate) struct Position {
 
 impl Ring {
     /// Claims a record of `total_len` bytes, header included.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn claim_shared<'a>(
         &'a self,
         doorbell: &'a Doorbell,
