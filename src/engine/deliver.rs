@@ -9,7 +9,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll, Wake, Waker};
@@ -23,37 +23,67 @@ use crate::delivery::lease::Lease;
 use crate::engine::clock::Clock;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
-use crate::sink::{DynSink, Outcome};
+use crate::sink::{Boxed, DynSink, Outcome};
 use crate::sync::atomic::Ordering;
+use crate::time::Instant;
 use crate::wal::frame::FrameKind;
 
 /// The delivery thread's own.
 pub(crate) struct Delivery<T> {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) sink: Box<dyn DynSink<T>>,
+    pub(crate) sink: Arc<dyn DynSink<T>>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) clock: Clock,
     /// What comes next cannot be what comes next: nothing more is taken.
     pub(crate) halted: bool,
 }
 
+/// What delivery does when a turn is over.
+#[must_use = "a batch waits for its answer"]
+pub(crate) enum Next {
+    /// It asks the sink, then turns again.
+    Ask(Lease, Call),
+    /// It turns again.
+    Again,
+    /// It rests until this moment, or until it is woken.
+    Rest(Option<Instant>),
+}
+
 impl<T: Entry> Delivery<T> {
     /// Runs until delivery is stopped, then closes the sink and says so.
     pub(crate) fn run(mut self, ended: SyncSender<()>) {
         mark_sink_thread(&self.shared);
-        // ORDERING: Acquire: what was decided before the stop is seen.
-        while !self.shared.stop_delivery.load(Ordering::Acquire) {
-            self.turn();
+        while !self.is_over() {
+            match self.turn() {
+                Next::Ask(lease, call) => {
+                    let answer = block_on(call);
+                    self.handle_answer(lease, answer);
+                }
+                Next::Again => {}
+                Next::Rest(until) => self.wait(until),
+            }
         }
-        self.turn_events();
-        if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
-            self.shared.counters.sink_panics.add(1);
-        }
+        self.finish();
         // Nobody may be waiting any more.
         let _ = ended.send(());
     }
 
-    fn turn(&mut self) {
+    /// Whether it was told to stop.
+    pub(crate) fn is_over(&self) -> bool {
+        // ORDERING: Acquire: what was decided before the stop is seen.
+        self.shared.stop_delivery.load(Ordering::Acquire)
+    }
+
+    /// Tells what is left to tell, and closes the sink.
+    pub(crate) fn finish(&mut self) {
+        self.turn_events();
+        if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
+            self.shared.counters.sink_panics.add(1);
+        }
+    }
+
+    /// Does what is to be done now, without waiting.
+    pub(crate) fn turn(&mut self) -> Next {
         self.take_notices();
         self.take_frames();
         let now = self.clock.now();
@@ -68,7 +98,7 @@ impl<T: Entry> Delivery<T> {
         self.publish();
         match batch {
             Some((lease, raw)) => self.deliver(lease, raw),
-            None => self.wait(),
+            None => self.rest(),
         }
     }
 
@@ -180,13 +210,26 @@ impl<T: Entry> Delivery<T> {
         cells.batches.set(counts.leases);
     }
 
-    fn deliver(&mut self, lease: Lease, raw: RawBatch) {
+    fn deliver(&mut self, lease: Lease, raw: RawBatch) -> Next {
         let (batch, undecodable) = Batch::<T>::decode(raw, None);
         for failure in undecodable {
             self.dispatcher.handle_undecodable(&lease, failure.index, failure.error);
         }
+        if batch.is_empty() {
+            self.handle_answer(lease, Ok(Outcome::ack()));
+            return Next::Again;
+        }
+        let sink = Arc::clone(&self.sink);
+        Next::Ask(lease, Call(Some(Box::pin(async move { sink.deliver_boxed(batch).await }))))
+    }
+
+    /// The sink has answered, or panicked.
+    pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
         let delivered_before = self.dispatcher.counts().delivered;
-        let outcome = if batch.is_empty() { Outcome::ack() } else { self.call(batch) };
+        let outcome = answer.unwrap_or_else(|panic| {
+            self.shared.counters.sink_panics.add(1);
+            Outcome::retry(format!("the sink panicked: {}", panic.0))
+        });
         self.dispatcher.handle_verdict(self.clock.now(), lease, outcome);
         if self.dispatcher.counts().delivered > delivered_before {
             self.shared.status.set_sink_attempts(0);
@@ -194,20 +237,15 @@ impl<T: Entry> Delivery<T> {
         self.turn_events();
     }
 
-    fn call(&self, batch: Batch<T>) -> Outcome {
-        let called = catch_unwind(AssertUnwindSafe(|| block_on(self.sink.deliver_boxed(batch))));
-        called.unwrap_or_else(|panic| {
-            self.shared.counters.sink_panics.add(1);
-            Outcome::retry(format!("the sink panicked: {}", panic_text(&*panic)))
-        })
+    fn rest(&self) -> Next {
+        if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
+            return Next::Again;
+        }
+        Next::Rest(self.dispatcher.poll_timeout().filter(|_| !self.shared.is_paused()))
     }
 
-    fn wait(&self) {
-        // ORDERING: Acquire, as in `run`.
-        if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
-            return;
-        }
-        match self.dispatcher.poll_timeout().filter(|_| !self.shared.is_paused()) {
+    fn wait(&self, until: Option<Instant>) {
+        match until {
             Some(at) => {
                 let left = at.since(self.clock.now());
                 if !left.is_zero() {
@@ -219,12 +257,46 @@ impl<T: Entry> Delivery<T> {
     }
 }
 
+/// A batch out at the sink. What panics there goes no further.
+pub(crate) struct Call(Option<Boxed<'static, Outcome>>);
+
+/// What a sink said when it panicked.
+#[derive(Debug)]
+pub(crate) struct SinkPanic(String);
+
+impl Future for Call {
+    type Output = Result<Outcome, SinkPanic>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let asked = &mut self.get_mut().0;
+        let polled = catch_unwind(AssertUnwindSafe(|| {
+            let polled = asked.as_mut().map_or(Poll::Pending, |asked| asked.as_mut().poll(context));
+            if polled.is_ready() {
+                // Dropping it is the sink's code too.
+                *asked = None;
+            }
+            polled
+        }));
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(SinkPanic(panic_text(&*panic).to_owned()))),
+        }
+    }
+}
+
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-struct Unpark(Thread);
+/// Wakes a thread that is parked.
+pub(crate) struct Unpark(Thread);
+
+impl Unpark {
+    pub(crate) fn waker(thread: Thread) -> Waker {
+        Waker::from(Arc::new(Self(thread)))
+    }
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
@@ -236,7 +308,7 @@ impl Wake for Unpark {
 /// look once more.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = Unpark::waker(std::thread::current());
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {
@@ -297,7 +369,7 @@ mod tests {
         let shared = Shared::new(config, rings, Counters::default(), holes, recovery, Lsn::ZERO, Status::default());
         Delivery {
             shared: Arc::new(shared),
-            sink: Box::new(sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), crate::sink::SinkError>(()) })),
+            sink: Arc::new(sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), crate::sink::SinkError>(()) })),
             dispatcher: Dispatcher::new(dispatcher, &Cursor::default()),
             clock: Clock::start(),
             halted: false,
@@ -356,7 +428,9 @@ mod tests {
         // Nothing that comes later is taken either; what came before goes to the sink.
         give(&mut delivery, frame(FrameKind::Data, 11, 12));
         assert_eq!(delivery.dispatcher.next_lsn(), Lsn::new(11));
-        delivery.turn();
+        let Next::Ask(lease, call) = delivery.turn() else { panic!("a batch is due") };
+        let answer = block_on(call);
+        delivery.handle_answer(lease, answer);
         assert_eq!(delivery.dispatcher.acked(), Lsn::new(10));
     }
 }

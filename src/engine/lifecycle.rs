@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::config::{Config, Durability};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
 use crate::engine::clock::Clock;
-use crate::engine::deliver::{Delivery, block_on};
+use crate::engine::deliver::{Delivery, Unpark, block_on};
 use crate::engine::opening::{Opening, Source, Start, io_error};
 use crate::engine::{Command, Shared};
 use crate::entry::Entry;
@@ -26,6 +26,7 @@ use crate::lsn::Lsn;
 use crate::sink::{DynSink, Sink};
 use crate::sync::atomic::Ordering;
 use crate::time::UnixNanos;
+use crate::wal::mutant::Mutants;
 use crate::wal::op::DiskError;
 
 /// How long closing the logs may take beyond the time that the user gave: syncs do not hurry.
@@ -74,8 +75,17 @@ fn start<T: Entry>(
         return Err(OpenError::CommittedInMemory);
     }
     let seed = seed()?;
-    let opening =
-        Opening { config: config.clone(), source, schema: T::SCHEMA, accepts: T::accepts, committed, meta, seed };
+    let opening = Opening {
+        config: config.clone(),
+        source,
+        schema: T::SCHEMA,
+        accepts: T::accepts,
+        committed,
+        meta,
+        seed,
+        clock: Clock::start(),
+        mutants: Mutants::NONE,
+    };
     let (started, start) = sync_channel(1);
     let (flush_ends, flush_ended) = sync_channel(1);
     let (delivery_ends, delivery_ended) = sync_channel(1);
@@ -100,7 +110,7 @@ fn start<T: Entry>(
         }
         let _ = flush_ends.send(());
     })?;
-    let Start { shared, cursor, clock } = match start.recv() {
+    let start = match start.recv() {
         Ok(Ok(start)) => start,
         Ok(Err(error)) => {
             let _ = flush.join();
@@ -114,6 +124,24 @@ fn start<T: Entry>(
             });
         }
     };
+    let shared = Arc::clone(&start.shared);
+    let thread = delivery(start, sink, seed);
+    let watched = Arc::clone(&shared);
+    let delivery = spawn(&shared.config, "sink", move || {
+        if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
+            watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
+            watched.done.fail();
+        }
+    })?;
+    let _ = shared.delivery_waker.set(Unpark::waker(delivery.thread().clone()));
+    shared.wake_delivery();
+    let (flush_ended, delivery_ended) = (Mutex::new(flush_ended), Mutex::new(delivery_ended));
+    Ok((shared, Engine { flush, delivery, flush_ended, delivery_ended }))
+}
+
+/// Delivery as it is after opening.
+pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: u64) -> Delivery<T> {
+    let Start { shared, cursor, clock } = start;
     let config = &shared.config;
     let delivery = DeliveryConfig {
         batch_len_max: config.batch_len_max,
@@ -123,24 +151,13 @@ fn start<T: Entry>(
         deliver_timeout: None,
         partial: sink.answers_each(),
         seed: seed.rotate_left(17),
-        unix_start: unix_start(clock),
+        unix_start: unix_start(&clock),
     };
     let dispatcher = Dispatcher::new(delivery, &cursor);
-    let thread = Delivery { shared: Arc::clone(&shared), sink, dispatcher, clock, halted: false };
-    let watched = Arc::clone(&shared);
-    let delivery = spawn(config, "sink", move || {
-        if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
-            watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
-            watched.done.fail();
-        }
-    })?;
-    let _ = shared.delivery_thread.set(delivery.thread().clone());
-    delivery.thread().unpark();
-    let (flush_ended, delivery_ended) = (Mutex::new(flush_ended), Mutex::new(delivery_ended));
-    Ok((shared, Engine { flush, delivery, flush_ended, delivery_ended }))
+    Delivery { shared, sink: sink.into(), dispatcher, clock, halted: false }
 }
 
-fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
+pub(crate) fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
     catch_unwind(AssertUnwindSafe(|| block_on(sink.committed_boxed()))).map_err(|_| OpenError::Resources {
         what: "the sink's committed LSN: it panicked".to_owned(),
         source: std::io::ErrorKind::Other.into(),
@@ -160,7 +177,7 @@ fn panicked(what: &'static str) -> DiskError {
     DiskError { what, file: None, offset: None, errno: 0, detail: "it panicked; this is an error in ringwal" }
 }
 
-fn unix_start(clock: Clock) -> UnixNanos {
+fn unix_start(clock: &Clock) -> UnixNanos {
     UnixNanos(clock.unix().0.saturating_sub(clock.now().as_nanos()))
 }
 
@@ -188,10 +205,7 @@ impl Engine {
         deliver: bool,
     ) -> Result<Shutdown, ShutdownError> {
         let deadline = Instant::now() + within;
-        shared.close_rings();
-        // ORDERING: Release: the delivery thread sees the rings closed.
-        shared.closing.store(true, Ordering::Release);
-        shared.wake_delivery();
+        begin_closing(shared);
         // Everything that was pushed gets an LSN, and with one a place in the log.
         let last = shared.fence(deadline);
         // A paused sink gets nothing more, so there is nothing to wait for.
@@ -201,9 +215,7 @@ impl Engine {
         {
             let _ = shared.done.wait(last.number(), Some(deadline.saturating_duration_since(Instant::now())));
         }
-        // ORDERING: Release: with all that was decided before.
-        shared.stop_delivery.store(true, Ordering::Release);
-        shared.wake_delivery();
+        stop_delivery(shared);
         // A batch that is out may be finished, as long as there is time: at least a moment.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
         let delivery_ended = self.delivery_ended.into_inner().recv_timeout(left);
@@ -222,8 +234,23 @@ impl Engine {
     }
 }
 
+/// The first step of closing: pushes are refused, and nothing lingers.
+pub(crate) fn begin_closing(shared: &Shared) {
+    shared.close_rings();
+    // ORDERING: Release: the delivery thread sees the rings closed.
+    shared.closing.store(true, Ordering::Release);
+    shared.wake_delivery();
+}
+
+/// The sink gets no more batches.
+pub(crate) fn stop_delivery(shared: &Shared) {
+    // ORDERING: Release: with all that was decided before.
+    shared.stop_delivery.store(true, Ordering::Release);
+    shared.wake_delivery();
+}
+
 /// What has become of the entries, once the threads have ended.
-fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
+pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
     let metrics = shared.metrics();
     let undelivered = metrics.pending + metrics.in_flight;
     // What is durable waits in the log; what is not is gone. The cursor is below all that is undelivered.

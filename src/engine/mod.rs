@@ -20,12 +20,14 @@ pub(crate) mod lifecycle;
 pub(crate) mod opening;
 pub(crate) mod parking;
 pub(crate) mod share;
+#[cfg(all(feature = "testing", not(loom)))]
+pub(crate) mod stepped;
 pub(crate) mod window;
 
 use std::cell::Cell;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -62,7 +64,8 @@ pub(crate) struct Shared {
     /// Flush core → delivery thread.
     pub(crate) frames: ArrayQueue<(Frame, Schema)>,
     pub(crate) notices: SegQueue<Notice>,
-    pub(crate) delivery_thread: OnceLock<Thread>,
+    /// Ends the delivery thread's rest.
+    pub(crate) delivery_waker: OnceLock<Waker>,
     /// Delivery thread and handles → flush core.
     pub(crate) commands: SegQueue<Command>,
     pub(crate) acks: Mutex<Option<AckState>>,
@@ -138,7 +141,7 @@ impl Shared {
             done: Watermark::new(done.number()),
             frames: ArrayQueue::new(HANDED_FRAMES_MAX),
             notices: SegQueue::new(),
-            delivery_thread: OnceLock::new(),
+            delivery_waker: OnceLock::new(),
             commands: SegQueue::new(),
             acks: Mutex::new(None),
             urgent: AtomicBool::new(false),
@@ -164,7 +167,7 @@ impl Shared {
     }
 
     /// Somebody waits for delivery up to `last`: nothing up to there lingers, or waits for the end of a period.
-    fn hurry_delivery(&self, last: Lsn) {
+    pub(crate) fn hurry_delivery(&self, last: Lsn) {
         // ORDERING: Relaxed: a number by itself; waking the thread orders it.
         self.hurried.fetch_max(last.number(), Ordering::Relaxed);
         if matches!(self.config.durability, Durability::Periodic(_)) {
@@ -256,8 +259,8 @@ impl Shared {
     }
 
     pub(crate) fn wake_delivery(&self) {
-        if let Some(thread) = self.delivery_thread.get() {
-            thread.unpark();
+        if let Some(waker) = self.delivery_waker.get() {
+            waker.wake_by_ref();
         }
     }
 

@@ -60,6 +60,9 @@ pub(crate) struct Opening {
     /// META as it lies on disk, if it does: the pool must fit its frames.
     pub(crate) meta: Option<Meta>,
     pub(crate) seed: u64,
+    pub(crate) clock: Clock,
+    /// Rules that a test has switched off.
+    pub(crate) mutants: Mutants,
 }
 
 /// What the delivery thread begins with.
@@ -72,7 +75,8 @@ pub(crate) struct Start {
 impl Opening {
     /// Opens both logs, and puts the flush core together.
     pub(crate) fn run(mut self) -> Result<(Flush, Start), OpenError> {
-        let clock = Clock::start();
+        let clock = self.clock.clone();
+        let began = clock.now();
         let pool = self.pool()?;
         let mut disk: Box<dyn Disk> = match std::mem::replace(&mut self.source, Source::Memory) {
             Source::Directory(opened) => opened.into_disk(&pool).map_err(io_error)?,
@@ -125,8 +129,8 @@ impl Opening {
         // The log counts to one past the last, people to the last.
         let lost = main.lost.iter().map(|(first, next)| (*first, next.prev())).collect();
         let is_news = cursor != main.cursor;
-        let reader = Reader::new(LogId::Main, &main.meta, Mutants::NONE);
-        let park_reader = Reader::new(LogId::Park, &park.meta, Mutants::NONE);
+        let reader = Reader::new(LogId::Main, &main.meta, self.mutants);
+        let park_reader = Reader::new(LogId::Park, &park.meta, self.mutants);
         let mut log = Log::new(main, main_config, pool.clone());
         let park_log = Log::new(park, park_config, pool.clone());
         if is_news {
@@ -155,7 +159,7 @@ impl Opening {
             next: next_lsn.max(log.next_lsn()),
             torn_tail,
             lost,
-            took: clock.now().since(crate::time::Instant::START),
+            took: clock.now().since(began),
             disk: report,
         };
         let window = Window::new(window_start, log.durable());
@@ -168,7 +172,7 @@ impl Opening {
             drainer,
             share: Share::new(pool.clone()),
             pool: pool.clone(),
-            clock,
+            clock: clock.clone(),
             schema: self.schema,
             log,
             reader,
@@ -200,7 +204,7 @@ impl Opening {
             segment_len: config.segment_len,
             frame_len_max: config.frame_len_max(block_len),
             seed: self.seed,
-            mutants: Mutants::NONE,
+            mutants: self.mutants,
         };
         let record = stride_of(config.entry_len_max + PARK_OVERHEAD_MAX) + FRAME_HEADER_LEN;
         let park_frame = (record as u64).next_multiple_of(u64::from(block_len));
@@ -234,7 +238,7 @@ impl Opening {
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),
             seed: self.seed ^ if is_main { 0 } else { 0x9e37_79b9_7f4a_7c15 },
-            mutants: Mutants::NONE,
+            mutants: self.mutants,
             lsn_floor: if is_main { self.committed.unwrap_or(Lsn::ZERO) } else { Lsn::ZERO },
         }
     }
@@ -398,7 +402,8 @@ impl Flush {
             if self.log.stats().prepare_failures > 0 || self.log.failure().is_some() {
                 return false;
             }
-            self.turn_once();
+            let rest = self.turn();
+            self.wait(rest);
         }
         true
     }

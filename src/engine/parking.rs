@@ -97,7 +97,7 @@ impl Parking {
     }
 
     /// Moves waiting records into frames, and listings on.
-    pub(crate) fn turn(&mut self, now: Instant, clock: Clock, shared: &Shared) -> bool {
+    pub(crate) fn turn(&mut self, now: Instant, clock: &Clock, shared: &Shared) -> bool {
         let mut busy = false;
         for index in 0..self.waiting.len() {
             match self.fill(index, now, clock) {
@@ -115,7 +115,7 @@ impl Parking {
     }
 
     /// Encodes the records of one lease into frames of the park log.
-    fn fill(&mut self, index: usize, now: Instant, clock: Clock) -> Result<bool, Blocked> {
+    fn fill(&mut self, index: usize, now: Instant, clock: &Clock) -> Result<bool, Blocked> {
         let mut moved = false;
         while let Some(record) = self.waiting[index].records.front() {
             let stride = stride_of(record.encoded_len());

@@ -10,6 +10,8 @@ use crate::time::{Instant, UnixNanos};
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock {
     nanos: Arc<AtomicU64>,
+    /// How far the wall clock was set forward, in wrapping nanoseconds.
+    unix_offset: Arc<AtomicU64>,
 }
 
 /// What the wall clock shows when a manual clock stands at its start: 2026-01-01.
@@ -32,7 +34,16 @@ impl ManualClock {
     /// The same moment as wall-clock time.
     #[must_use]
     pub fn unix(&self) -> UnixNanos {
-        UnixNanos(UNIX_START + self.now().as_nanos())
+        // ORDERING: Relaxed, as in `now`.
+        let offset = self.unix_offset.load(Ordering::Relaxed);
+        UnixNanos((UNIX_START + self.now().as_nanos()).wrapping_add(offset))
+    }
+
+    /// Sets the wall clock forward or, by a negative number of seconds, back. What [`now`](Self::now) shows stays.
+    pub fn set_wall(&self, seconds: i64) {
+        let nanos = seconds.wrapping_mul(1_000_000_000).cast_unsigned();
+        // ORDERING: Relaxed, as in `now`.
+        self.unix_offset.fetch_add(nanos, Ordering::Relaxed);
     }
 
     /// Moves it on.
@@ -62,5 +73,14 @@ mod tests {
         assert_eq!(same.now().as_nanos(), 3_000_000);
         same.advance_to(Instant::from_nanos(1));
         assert_eq!(clock.now().as_nanos(), 3_000_000);
+    }
+
+    #[test]
+    fn the_wall_clock_is_set_without_moving_time() {
+        let clock = ManualClock::new();
+        clock.set_wall(-10);
+        assert_eq!(UNIX_START - clock.unix().0, 10_000_000_000);
+        clock.set_wall(3600);
+        assert_eq!((clock.unix().0 - UNIX_START, clock.now()), (3_590_000_000_000, Instant::START));
     }
 }

@@ -9,12 +9,12 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::sim::clock::ManualClock;
 use crate::sim::driver::{InUse, SimDriver};
-use crate::sim::faults::Fault;
+use crate::sim::faults::{Death, Fault, Fuse};
 use crate::sim::file::{SectorFate, SimFile};
 use crate::sim::history::{OpRecord, Unstable};
-use crate::sim::prng::Prng;
 use crate::sim::world::World;
-use crate::wal::op::FileId;
+use crate::time::Instant;
+use crate::wal::op::{FileId, LogId};
 
 /// How the device makes a single write durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -183,9 +183,7 @@ impl SimDisk {
     /// The power goes: whatever was not durable is kept, lost, torn at any sector or spoilt, by the
     /// seed. The connection is dead.
     pub fn crash(&self) {
-        let mut world = self.0.world.lock();
-        let mut chance = Chance::new(world.prng.split(), world.settings.garbage);
-        world.crash(&mut |write, _| chance.fate(write));
+        self.0.world.lock().die(Death::PowerCut);
         self.0.bell.notify_all();
     }
 
@@ -199,8 +197,45 @@ impl SimDisk {
     /// The process dies, the machine lives: ops in flight have landed whole, in part or not at all;
     /// what had completed is still there to be read, and still at stake.
     pub fn kill(&self) {
-        self.0.world.lock().kill();
+        self.0.world.lock().die(Death::Kill);
         self.0.bell.notify_all();
+    }
+
+    /// The machine or the process dies by itself when `ops` more ops have ended, in whatever is going on then.
+    ///
+    /// # Panics
+    /// When `ops` is 0.
+    pub fn set_fuse(&self, ops: u64, death: Death) {
+        assert!(ops > 0, "a fuse burns with the next op at the earliest");
+        self.0.world.lock().fuse = Some(Fuse { ops, death });
+    }
+
+    /// Whoever waits in `complete` would be woken: something has completed, or the doorbell has rung since the
+    /// last look.
+    #[must_use]
+    pub fn take_wake(&self) -> bool {
+        let mut world = self.0.world.lock();
+        std::mem::take(&mut world.rung) || !world.ready.is_empty()
+    }
+
+    /// When the next of the ops in flight may end, by the clock of the settings.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        self.0.world.lock().pending.iter().map(|p| p.due).min().map(Instant::from_nanos)
+    }
+
+    /// Every op in flight may end now, however late it was to be.
+    pub fn let_go(&self) {
+        let mut world = self.0.world.lock();
+        world.pending.iter_mut().for_each(|p| p.due = 0);
+        self.0.bell.notify_all();
+    }
+
+    /// Bytes that the files of a log take.
+    #[must_use]
+    pub fn used(&self, log: LogId) -> u64 {
+        let world = self.0.world.lock();
+        world.files.iter().filter(|(file, _)| file.log() == log).map(|(_, content)| content.len()).sum()
     }
 
     /// Another machine with the same files, where the same ops are at stake: crash the copy, and this
@@ -230,7 +265,9 @@ impl SimDisk {
 
     /// Lets nothing more go wrong.
     pub fn heal(&self) {
-        self.0.world.lock().faults.clear();
+        let mut world = self.0.world.lock();
+        world.faults.clear();
+        world.fuse = None;
     }
 
     /// How much all files together may take from now on.
@@ -301,34 +338,5 @@ impl fmt::Debug for SimDisk {
             world.ops,
             world.pending.len()
         )
-    }
-}
-
-/// What a power cut does, write by write: most of one all the same, some of one mixed.
-struct Chance {
-    prng: Prng,
-    garbage: bool,
-    of: Option<u64>,
-    kept: u64,
-}
-
-impl Chance {
-    const fn new(prng: Prng, garbage: bool) -> Self {
-        Self { prng, garbage, of: None, kept: 0 }
-    }
-
-    fn fate(&mut self, write: &Unstable) -> SectorFate {
-        if self.of != Some(write.number) {
-            self.of = Some(write.number);
-            self.kept = match self.prng.below(4) {
-                0 => 0,
-                1 => 100,
-                _ => self.prng.below(101),
-            };
-        }
-        if self.garbage && self.kept > 0 && self.kept < 100 && self.prng.chance(1, 40) {
-            return SectorFate::Garbage(self.prng.next_u64());
-        }
-        if self.prng.chance(self.kept, 100) { SectorFate::Kept } else { SectorFate::Lost }
     }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong with an op while the machine lives.
 
+use std::time::Duration;
+
 use crate::sim::OpKind;
 use crate::wal::op::FileId;
 
@@ -13,6 +15,8 @@ pub(super) enum Effect {
     Lost,
     /// It says that it is done, and the bytes went there.
     Misdirected(FileId, u64),
+    /// It succeeds, so much later.
+    Late(Duration),
 }
 
 /// A failure that waits for its op. Give it to [`SimDisk::inject`](super::SimDisk::inject).
@@ -54,6 +58,13 @@ impl Fault {
         Self::new(OpKind::Write, Effect::Misdirected(file, offset))
     }
 
+    /// The next op of this kind takes so much longer; one of `Duration::MAX` ends when it is
+    /// [let go](super::SimDisk::let_go), or never.
+    #[must_use]
+    pub const fn late(kind: OpKind, by: Duration) -> Self {
+        Self::new(kind, Effect::Late(by))
+    }
+
     /// Not the next such op, but the one after `count` others.
     #[must_use]
     pub const fn after(self, count: u64) -> Self {
@@ -92,5 +103,30 @@ impl Fault {
             }
             None => Some((self.effect, !self.forever)),
         }
+    }
+}
+
+/// How a machine ends what runs on it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Death {
+    /// The power goes: [`SimDisk::crash`](super::SimDisk::crash).
+    PowerCut,
+    /// The process dies alone: [`SimDisk::kill`](super::SimDisk::kill).
+    Kill,
+}
+
+/// A death that comes when so many more ops have ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fuse {
+    pub(super) ops: u64,
+    pub(super) death: Death,
+}
+
+impl Fuse {
+    /// An op has ended. Tells the death that comes now.
+    pub(super) fn burn(fuse: &mut Option<Self>) -> Option<Death> {
+        let burning = fuse.as_mut()?;
+        burning.ops -= 1;
+        fuse.take_if(|fuse| fuse.ops == 0).map(|fuse| fuse.death)
     }
 }

@@ -20,11 +20,15 @@
 //! | writes that say "done" and are not, or went elsewhere | [`Fault::lost`], [`Fault::misdirected`] |
 //! | rot, unreadable places | [`SimDisk::rot`], [`SimDisk::make_unreadable`] |
 //! | a full disk | [`SimSettings::space`] |
-//! | slowness | [`SimSettings::latency`] |
+//! | slowness; an op that ends late, or never | [`SimSettings::latency`]; [`Fault::late`] |
+//! | a death in the middle of something, such as opening | [`SimDisk::set_fuse`] |
+//!
+//! [`SteppedQueue`] is a whole queue on such a machine without threads: a test says whose turn it is.
 //!
 //! Decision: `docs/adr/0009-own-simulated-disk.md`. What the log's own tests do with it:
 //! `docs/simulation.md`.
 
+mod chance;
 mod clock;
 mod disk;
 mod driver;
@@ -34,10 +38,11 @@ mod history;
 mod prng;
 mod world;
 
+pub use crate::engine::stepped::{Closing, SinkTurn, SteppedQueue, SteppedSettings};
 pub use clock::ManualClock;
 pub use disk::{DiskKind, Mode, SimDisk, SimSettings};
 pub use driver::{InUse, SimDriver};
-pub use faults::Fault;
+pub use faults::{Death, Fault};
 pub use file::{SECTOR_LEN, SectorFate};
 pub use history::{OpKind, OpRecord, Unstable};
 pub use prng::{Prng, mix};

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::sim::chance::Chance;
 use crate::sim::disk::{DiskKind, SimSettings};
-use crate::sim::faults::{Effect, Fault};
+use crate::sim::faults::{Death, Effect, Fault, Fuse};
 use crate::sim::file::{SECTOR_LEN, SectorFate, SimFile, index};
 use crate::sim::history::{OpKind, OpRecord, Unstable};
 use crate::sim::prng::Prng;
@@ -37,6 +38,7 @@ pub(super) struct World {
     pub(super) pending: Vec<Pending>,
     pub(super) ready: VecDeque<Completion>,
     pub(super) faults: Vec<Fault>,
+    pub(super) fuse: Option<Fuse>,
     pub(super) history: VecDeque<OpRecord>,
     /// Counts submissions and completions.
     pub(super) step: u64,
@@ -80,6 +82,7 @@ impl World {
             pending: Vec::new(),
             ready: VecDeque::new(),
             faults: Vec::new(),
+            fuse: None,
             history: VecDeque::new(),
             step: 0,
             ops: 0,
@@ -140,7 +143,11 @@ impl World {
         }
         let (least, most) = self.settings.latency;
         let [least, most] = [least, most].map(|d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX));
-        let due = now.saturating_add(self.prng.within(least..=most.max(least)));
+        let mut due = now.saturating_add(self.prng.within(least..=most.max(least)));
+        if let Some(Effect::Late(by)) = effect {
+            due = due.saturating_add(u64::try_from(by.as_nanos()).unwrap_or(u64::MAX));
+            effect = None;
+        }
         self.pending.push(Pending { number, due, token, op, effect, submitted });
     }
 
@@ -167,6 +174,18 @@ impl World {
             record.completed = Some((step, errno));
         }
         self.ready.push_back(Completion { token, result });
+        if let Some(death) = Fuse::burn(&mut self.fuse) {
+            self.die(death);
+        }
+    }
+
+    pub(super) fn die(&mut self, death: Death) {
+        self.fuse = None;
+        if death == Death::Kill {
+            return self.kill();
+        }
+        let mut chance = Chance::new(self.prng.split(), self.settings.garbage);
+        self.crash(&mut |write, _| chance.fate(write));
     }
 
     fn record(&mut self, number: u64) -> Option<&mut OpRecord> {

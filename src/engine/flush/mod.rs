@@ -19,6 +19,8 @@ mod drain;
 mod log_io;
 mod rest;
 
+pub(crate) use self::rest::Rest;
+
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -86,12 +88,14 @@ impl Flush {
     /// Runs until both logs are closed.
     pub(crate) fn run(mut self) {
         while !self.is_over() {
-            self.turn_once();
+            let rest = self.turn();
+            self.wait(rest);
         }
         self.finish();
     }
 
-    pub(crate) fn turn_once(&mut self) {
+    /// Does what is to be done now, without waiting, and tells how to rest until the next turn.
+    pub(crate) fn turn(&mut self) -> Rest {
         let now = self.clock.now();
         let mut again = self.take_commands(now);
         again |= self.take_acks(now);
@@ -102,7 +106,7 @@ impl Flush {
             self.log.commit_now(now);
         }
         self.seal_for_delivery(now);
-        again |= self.parking.turn(now, self.clock, &self.shared);
+        again |= self.parking.turn(now, &self.clock, &self.shared);
         self.log.handle_timeout(now);
         self.parking.log.handle_timeout(now);
         self.submit(now);
@@ -113,7 +117,7 @@ impl Flush {
         }
         self.publish();
         self.settle_rings();
-        self.rest(again, drained);
+        self.rest(again, drained)
     }
 
     // What others want.
@@ -237,7 +241,8 @@ impl Flush {
         true
     }
 
-    fn is_over(&self) -> bool {
+    /// Whether both logs are closed, or have failed.
+    pub(crate) fn is_over(&self) -> bool {
         let ended = |log: &Log| log.is_closed() || log.failure().is_some();
         self.state.closing_logs && ended(&self.log) && ended(&self.parking.log)
     }
@@ -254,7 +259,8 @@ impl Flush {
         left
     }
 
-    fn finish(&mut self) {
+    /// Says that it has ended, and what it leaves behind.
+    pub(crate) fn finish(&mut self) {
         self.publish();
         // A log that has failed has drained the rings, and counts for itself.
         if !self.drainer.is_drained() && self.log.failure().is_none() {

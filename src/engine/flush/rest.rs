@@ -19,21 +19,54 @@ const LAZY_PAUSE: Duration = Duration::from_micros(50);
 /// How long `Idle::Backoff` looks around before it sleeps.
 const BACKOFF: Duration = Duration::from_micros(50);
 
+/// How the flush core rests between two turns.
+#[derive(Debug)]
+#[must_use = "who does not wait takes no completions"]
+pub(crate) enum Rest {
+    /// Not at all.
+    No,
+    /// It only takes what the disk has completed.
+    Look,
+    /// Until the disk completes something, the doorbell rings or the time is over. The sleep is announced.
+    Sleep(Option<Duration>),
+}
+
+impl Rest {
+    /// What is left of a rest that something has ended.
+    #[cfg(all(feature = "testing", not(loom)))]
+    pub(crate) fn over(self) -> Self {
+        match self {
+            Self::Sleep(_) => Self::Sleep(Some(Duration::ZERO)),
+            other => other,
+        }
+    }
+}
+
 impl Flush {
-    pub(super) fn rest(&mut self, again: bool, drained: bool) {
+    /// Takes the rest that a turn has chosen: the only place where the flush core waits.
+    pub(crate) fn wait(&mut self, rest: Rest) {
+        match rest {
+            Rest::No => {}
+            Rest::Look => self.reap(Some(Duration::ZERO)),
+            Rest::Sleep(timeout) => {
+                self.reap(timeout);
+                self.drainer.wake_up();
+            }
+        }
+    }
+
+    pub(super) fn rest(&mut self, again: bool, drained: bool) -> Rest {
         if again && self.turn_before_reaping() {
-            return;
+            return Rest::No;
         }
         if again || self.shared.config.idle == Idle::Spin {
-            self.reap(Some(Duration::ZERO));
-            return;
+            return Rest::Look;
         }
         let now = self.clock.now();
         let due = [self.log.poll_timeout(), self.parking.log.poll_timeout()].into_iter().flatten().min();
         let until_due = due.map(|at| at.since(now));
         if until_due == Some(Duration::ZERO) {
-            self.reap(Some(Duration::ZERO));
-            return;
+            return Rest::Look;
         }
         if drained {
             self.state.idle_since = None;
@@ -52,28 +85,30 @@ impl Flush {
         }
         if self.shared.config.idle == Idle::Backoff && now.since(*self.state.idle_since.get_or_insert(now)) < BACKOFF {
             std::hint::spin_loop();
-            return;
+            return Rest::No;
         }
-        self.sleep(Sleep::Deep, until_due);
+        self.sleep(Sleep::Deep, until_due)
     }
 
-    pub(super) fn sleep(&mut self, depth: Sleep, timeout: Option<Duration>) {
+    /// Announces a sleep, unless something has come.
+    fn sleep(&mut self, depth: Sleep, timeout: Option<Duration>) -> Rest {
         if self.drainer.prepare_sleep(depth) {
-            self.reap(timeout);
-            self.drainer.wake_up();
-        } else if !self.turn_before_reaping() {
-            self.reap(Some(Duration::ZERO));
+            Rest::Sleep(timeout)
+        } else if self.turn_before_reaping() {
+            Rest::No
+        } else {
+            Rest::Look
         }
     }
 
     /// Whether to turn once more before the disk is asked: ops that were just submitted then go out with the
     /// call that also waits for them. Once in a row, so that they go out however often something comes.
-    pub(super) fn turn_before_reaping(&mut self) -> bool {
+    fn turn_before_reaping(&mut self) -> bool {
         !std::mem::replace(&mut self.state.turned, true)
     }
 
     /// Waits in the disk, then takes all completions that are there.
-    pub(super) fn reap(&mut self, timeout: Option<Duration>) {
+    fn reap(&mut self, timeout: Option<Duration>) {
         self.state.turned = false;
         if self.state.in_flight == 0 && timeout == Some(Duration::ZERO) {
             return;

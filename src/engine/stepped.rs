@@ -1,0 +1,433 @@
+//! A whole queue without threads: whoever holds it says whose turn it is.
+//!
+//! ```text
+//!   turn_core ─► Flush::turn    ┐ the turns that the threads make in a loop, and their rests: who
+//!   turn_sink ─► Delivery::turn ┘ rests is not turned before something has woken it, or its time is over
+//!   poll_close ─► the steps of closing, each when what it waits for has come
+//! ```
+//! Producers, futures and parked entries are those that ship. Nothing here decides: a queue that hangs with
+//! threads hangs here, where it can be seen.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::builder::Builder;
+use crate::config::Durability;
+use crate::delivery::lease::Lease;
+use crate::delivery::park::ParkedEntry;
+use crate::durable::{Durable, Receipt};
+use crate::engine::clock::Clock;
+use crate::engine::deliver::{Call, Delivery, Next};
+use crate::engine::flush::{Flush, Rest};
+use crate::engine::lifecycle;
+use crate::engine::opening::{Opening, Source};
+use crate::engine::{Command, ParkExit, Shared};
+use crate::entry::Entry;
+use crate::error::{LogError, OpenError, Shutdown, ShutdownError};
+use crate::health::Health;
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::producer::Producer;
+use crate::recovery::Recovery;
+use crate::sim::{ManualClock, SimDisk};
+use crate::sink::{DynSink, Sink};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::time::Instant;
+use crate::wal::mutant::Mutants;
+
+/// What a stepped queue takes besides a [`Builder`]'s settings.
+#[derive(Clone, Debug)]
+pub struct SteppedSettings {
+    /// What it draws its chance from.
+    pub seed: u64,
+    /// Its clock.
+    pub clock: ManualClock,
+    /// The length of a segment, if it is to be shorter than a [`Builder`] allows: so that a short history goes round
+    /// the slots. It must hold the longest frame and four blocks.
+    pub segment_len: Option<u64>,
+    /// Rules that are switched off.
+    pub mutants: Mutants,
+}
+
+/// What a turn of delivery has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SinkTurn {
+    /// It rests, and nothing has woken it.
+    Rests,
+    /// It has turned.
+    Turned,
+    /// A batch is out at the sink.
+    Out,
+    /// It has ended.
+    Ended,
+}
+
+/// How far closing has come; each step waits for something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    /// For the rings to be in the log.
+    Rings,
+    /// For the sink to have everything.
+    Sink,
+    /// For the batch that is out.
+    Batch,
+    /// For the logs to be closed.
+    Logs,
+    /// For nothing.
+    Closed,
+}
+
+/// A queue without threads on a simulated machine.
+pub struct SteppedQueue<T> {
+    shared: Arc<Shared>,
+    machine: SimDisk,
+    clock: ManualClock,
+    core: Option<Flush>,
+    rest: Rest,
+    rests_since: Instant,
+    delivery: Delivery<T>,
+    sink: SinkState,
+    woken: Arc<Flag>,
+    close: Option<Close>,
+}
+
+enum SinkState {
+    Awake,
+    Rests(Option<Instant>),
+    Out(Lease, Call),
+    Ended,
+}
+
+struct Close {
+    at: Closing,
+    deliver: bool,
+    fence: Receiver<Lsn>,
+    last: Option<Lsn>,
+    hung: bool,
+}
+
+/// A waker that can be looked at.
+#[derive(Debug, Default)]
+struct Flag(AtomicBool);
+
+impl Flag {
+    fn take(&self) -> bool {
+        // ORDERING: Relaxed: one thread.
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        // ORDERING: Relaxed: one thread.
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<T: Entry> SteppedQueue<T> {
+    /// Opens the queue, as [`Builder::open_on`] does: all of it in this call. A fuse of the machine may end it.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    ///
+    /// # Panics
+    /// When another process runs on the machine.
+    pub fn open<S: Sink<T>>(
+        builder: Builder,
+        settings: SteppedSettings,
+        machine: &SimDisk,
+        sink: S,
+    ) -> Result<Self, OpenError> {
+        let mut config = builder.config;
+        config.check()?;
+        config.segment_len = settings.segment_len.unwrap_or(config.segment_len);
+        let sink: Box<dyn DynSink<T>> = Box::new(sink);
+        let opening = Opening {
+            source: Source::Given(Box::new(machine.connect().expect("no other process runs on the machine"))),
+            schema: T::SCHEMA,
+            accepts: T::accepts,
+            committed: lifecycle::ask_committed(&*sink)?,
+            meta: None,
+            seed: settings.seed,
+            clock: Clock::Manual(settings.clock.clone()),
+            mutants: settings.mutants,
+            config,
+        };
+        let (core, start) = opening.run()?;
+        let shared = Arc::clone(&start.shared);
+        let woken = Arc::<Flag>::default();
+        let _ = shared.delivery_waker.set(Waker::from(Arc::clone(&woken)));
+        Ok(Self {
+            shared,
+            machine: machine.clone(),
+            rests_since: settings.clock.now(),
+            clock: settings.clock,
+            core: Some(core),
+            rest: Rest::No,
+            delivery: lifecycle::delivery(start, sink, settings.seed),
+            sink: SinkState::Awake,
+            woken,
+            close: None,
+        })
+    }
+
+    /// A producer. Entries without a key go to a ring that depends on the thread; for a history that replays, give
+    /// them keys, or pin.
+    #[must_use]
+    pub fn producer(&self) -> Producer<T> {
+        Producer { shared: Arc::clone(&self.shared), entries: PhantomData }
+    }
+
+    /// The flush core's turn. False: it sleeps, or has ended.
+    pub fn turn_core(&mut self) -> bool {
+        let Some(core) = &mut self.core else {
+            return false;
+        };
+        let rung = self.machine.take_wake();
+        let is_awake = match self.rest {
+            Rest::No | Rest::Look => true,
+            Rest::Sleep(timeout) => rung || timeout.is_some_and(|time| self.rests_since + time <= self.clock.now()),
+        };
+        if !is_awake {
+            return false;
+        }
+        core.wait(std::mem::replace(&mut self.rest, Rest::No).over());
+        if core.is_over() {
+            core.finish();
+            // Takes the connection to the machine with it.
+            self.core = None;
+            return true;
+        }
+        self.rest = core.turn();
+        self.rests_since = self.clock.now();
+        true
+    }
+
+    /// Delivery's turn. A batch that is out is asked for its answer.
+    pub fn turn_sink(&mut self) -> SinkTurn {
+        match std::mem::replace(&mut self.sink, SinkState::Awake) {
+            SinkState::Ended => {
+                self.sink = SinkState::Ended;
+                return SinkTurn::Ended;
+            }
+            SinkState::Out(lease, mut call) => {
+                let waker = Waker::from(Arc::clone(&self.woken));
+                match std::pin::Pin::new(&mut call).poll(&mut Context::from_waker(&waker)) {
+                    Poll::Pending => {
+                        self.sink = SinkState::Out(lease, call);
+                        return SinkTurn::Out;
+                    }
+                    Poll::Ready(answer) => self.delivery.handle_answer(lease, answer),
+                }
+            }
+            SinkState::Rests(until) => {
+                if !self.woken.take() && until.is_none_or(|until| until > self.clock.now()) {
+                    self.sink = SinkState::Rests(until);
+                    return SinkTurn::Rests;
+                }
+            }
+            SinkState::Awake => {}
+        }
+        if self.delivery.is_over() {
+            self.delivery.finish();
+            self.sink = SinkState::Ended;
+            return SinkTurn::Ended;
+        }
+        match self.delivery.turn() {
+            Next::Ask(lease, call) => self.sink = SinkState::Out(lease, call),
+            Next::Again => {}
+            Next::Rest(until) => self.sink = SinkState::Rests(until),
+        }
+        if self.is_out() { SinkTurn::Out } else { SinkTurn::Turned }
+    }
+
+    /// When time alone ends a rest of the flush core or of delivery.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let core = match (&self.core, &self.rest) {
+            (Some(_), Rest::Sleep(timeout)) => timeout.map(|time| self.rests_since + time),
+            _ => None,
+        };
+        let sink = if let SinkState::Rests(until) = self.sink { until } else { None };
+        [core, sink].into_iter().flatten().min()
+    }
+
+    /// Begins to close. With `deliver` the sink gets what is left.
+    pub fn begin_closing(&mut self, deliver: bool) {
+        if self.close.is_none() {
+            lifecycle::begin_closing(&self.shared);
+            let fence = self.fence();
+            self.close = Some(Close { at: Closing::Rings, deliver, fence, last: None, hung: false });
+        }
+    }
+
+    /// Goes on closing as far as that is possible now; the outcome once it has ended. With `late` the time for the
+    /// step that it waits in is over.
+    ///
+    /// # Panics
+    /// When it was not begun.
+    pub fn poll_close(&mut self, late: bool) -> Option<Result<Shutdown, ShutdownError>> {
+        let mut close = self.close.take().expect("closing has begun");
+        let mut late = late;
+        loop {
+            let goes_on = match close.at {
+                Closing::Rings => match close.fence.try_recv() {
+                    Ok(last) => {
+                        self.shared.hurry_delivery(last);
+                        close.last = Some(last);
+                        true
+                    }
+                    Err(TryRecvError::Disconnected) => true,
+                    Err(TryRecvError::Empty) => late,
+                },
+                Closing::Sink => {
+                    let waits = close.deliver && !self.shared.is_paused();
+                    let open = close.last.filter(|last| waits && self.shared.done.value() < last.number());
+                    open.is_none() || self.shared.done.is_failed() || late
+                }
+                Closing::Batch => {
+                    close.hung = late && !matches!(self.sink, SinkState::Ended);
+                    matches!(self.sink, SinkState::Ended) || late
+                }
+                Closing::Logs => self.core.is_none(),
+                Closing::Closed => false,
+            };
+            if !goes_on {
+                break;
+            }
+            late = false;
+            close.at = match close.at {
+                Closing::Rings => Closing::Sink,
+                Closing::Sink => {
+                    lifecycle::stop_delivery(&self.shared);
+                    Closing::Batch
+                }
+                Closing::Batch => {
+                    self.shared.command(Command::Close);
+                    Closing::Logs
+                }
+                Closing::Logs | Closing::Closed => Closing::Closed,
+            };
+        }
+        let (at, hung) = (close.at, close.hung);
+        self.close = Some(close);
+        (at == Closing::Closed).then(|| {
+            let outcome = lifecycle::outcome(&self.shared);
+            if hung { outcome.and_then(|state| Err(ShutdownError::Deadline(state))) } else { outcome }
+        })
+    }
+}
+
+impl<T> SteppedQueue<T> {
+    /// How far closing has come, if it has begun.
+    #[must_use]
+    pub fn closing(&self) -> Option<Closing> {
+        self.close.as_ref().map(|close| close.at)
+    }
+
+    /// Whether the flush core has ended.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        self.core.is_none()
+    }
+
+    /// Whether a batch is out at the sink.
+    #[must_use]
+    pub const fn is_out(&self) -> bool {
+        matches!(self.sink, SinkState::Out(..))
+    }
+
+    /// What [`Queue::flush`](crate::Queue::flush) waits for.
+    #[must_use]
+    pub fn flush(&self) -> Vec<Durable> {
+        let receipts = self.shared.tails().into_iter().zip(0..).map(|(end, ring)| Receipt { ring, end });
+        receipts.map(|receipt| Durable::new(Arc::clone(&self.shared), receipt)).collect()
+    }
+
+    /// Asks for the last LSN of what the rings hold now. [`hurry`](Self::hurry) goes with it.
+    #[must_use]
+    pub fn fence(&self) -> Receiver<Lsn> {
+        let (reply, answer) = sync_channel(1);
+        self.shared.command(Command::Fence { tails: self.shared.tails(), reply });
+        answer
+    }
+
+    /// Somebody waits for the delivery of all up to here, as in [`Queue::drain`](crate::Queue::drain).
+    pub fn hurry(&self, last: Lsn) {
+        self.shared.hurry_delivery(last);
+    }
+
+    /// Up to where everything is delivered or parked.
+    #[must_use]
+    pub fn done(&self) -> Lsn {
+        Lsn::new(self.shared.done.value())
+    }
+
+    /// Asks for parked entries, as [`Parked::list`](crate::Parked::list).
+    #[must_use]
+    pub fn list_parked(&self, after: Lsn, max: usize) -> Receiver<Result<Vec<ParkedEntry>, LogError>> {
+        let (reply, answer) = sync_channel(1);
+        self.shared.command(Command::ListParked { after, max, reply });
+        answer
+    }
+
+    /// Takes entries out of the park: discarded, or because they were redelivered.
+    #[must_use]
+    pub fn unpark(&self, ids: Vec<Lsn>, redelivered: bool) -> Receiver<Result<(), LogError>> {
+        let (reply, answer) = sync_channel(1);
+        let exit = if redelivered { ParkExit::Redelivered } else { ParkExit::Discarded };
+        self.shared.command(Command::Unpark { ids, exit, reply });
+        answer
+    }
+
+    /// As [`Queue::pause`](crate::Queue::pause) and [`Queue::resume`](crate::Queue::resume).
+    pub fn set_paused(&self, paused: bool) {
+        self.shared.set_paused(paused);
+    }
+
+    /// As [`Queue::metrics`](crate::Queue::metrics).
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.shared.metrics()
+    }
+
+    /// As [`Queue::health`](crate::Queue::health).
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// Whether the log has failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shared.status.failure().is_some()
+    }
+
+    /// As [`Queue::recovery`](crate::Queue::recovery).
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.shared.recovery
+    }
+
+    /// When entries are on disk.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.shared.config.durability
+    }
+}
+
+impl<T> fmt::Debug for SteppedQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sink = match &self.sink {
+            SinkState::Awake => "awake".to_owned(),
+            SinkState::Rests(until) => format!("rests until {until:?}"),
+            SinkState::Out(..) => "out".to_owned(),
+            SinkState::Ended => "ended".to_owned(),
+        };
+        let core = if self.core.is_some() { format!("{:?}", self.rest) } else { "ended".to_owned() };
+        write!(f, "SteppedQueue(core: {core}, sink: {sink}, closing: {:?})", self.closing())
+    }
+}
