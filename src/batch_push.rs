@@ -135,6 +135,9 @@ fn commit_run<T: Entry>(
 
 fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run) -> Option<Receipt> {
     debug_assert!(run.run_len >= run.lens.len() * RECORD_HEADER_LEN);
+    if producer.shared.is_refusing() {
+        return None;
+    }
     let rings = &producer.shared.rings;
     let ring = rings.ring_of_this_thread();
     if run.has_keys {

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Idle, Io, OnCorruption, Park, WhenFull};
+use crate::config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, WhenFull};
+use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 
 /// Sets a queue up. Every setter names its default, range, unit and cost; what does not fit is
@@ -124,6 +125,19 @@ impl Builder {
     /// How a refused batch is tried again. Default: see [`Retry`].
     pub fn retry(mut self, retry: Retry) -> Self {
         self.config.retry = retry;
+        self
+    }
+
+    /// Leaves a sink that fails alone for a while, without using up attempts. Default: no breaker; the delays of
+    /// [`retry`](Self::retry) alone hold deliveries back.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.config.breaker = Some(breaker);
+        self
+    }
+
+    /// What a push does while the breaker is open. Default: `Accept`.
+    pub fn on_breaker(mut self, on_breaker: OnBreaker) -> Self {
+        self.config.on_breaker = on_breaker;
         self
     }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
 
@@ -68,6 +69,17 @@ pub enum Idle {
     Spin,
 }
 
+/// What a push does while the breaker is open.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum OnBreaker {
+    /// Takes the entry: that is what the log is for.
+    #[default]
+    Accept,
+    /// Gives it back as [`PushError::Breaker`](crate::PushError::Breaker).
+    Reject,
+}
+
 /// Where entries go that the sink has refused for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -98,6 +110,8 @@ pub struct Config {
     pub(crate) park_bytes_max: u64,
     pub(crate) when_full: WhenFull,
     pub(crate) retry: Retry,
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) on_breaker: OnBreaker,
     pub(crate) park: Park,
     pub(crate) on_corruption: OnCorruption,
     pub(crate) io: Io,
@@ -128,6 +142,8 @@ impl Config {
             park_bytes_max: 64 * MIB,
             when_full: WhenFull::Block,
             retry: Retry::default(),
+            breaker: None,
+            on_breaker: OnBreaker::Accept,
             park: Park::Dir,
             on_corruption: OnCorruption::Stop,
             io: Io::Auto,
@@ -235,6 +251,7 @@ impl Config {
             check_duration("when_full (BlockFor)", d, Duration::ZERO, Duration::from_secs(86_400))?;
         }
         self.check_retry()?;
+        self.check_breaker()?;
         check_duration("drop_timeout", self.drop_timeout, Duration::ZERO, Duration::from_secs(3600))?;
         check_duration("lock_wait", self.lock_wait, Duration::ZERO, Duration::from_secs(3600))?;
         if self.name.is_empty() || self.name.len() > 64 || self.name.contains(['\0', '\n']) {
@@ -245,6 +262,20 @@ impl Config {
 }
 
 impl Config {
+    fn check_breaker(&self) -> Result<(), ConfigError> {
+        let Some(Breaker { failures, share, open_for, probes }) = self.breaker else {
+            return Ok(());
+        };
+        check("breaker.failures", u64::from(failures), 1, 1_000_000)?;
+        check_duration("breaker.open_for", open_for, Duration::from_millis(1), Duration::from_secs(86_400))?;
+        check("breaker.probes", u64::from(probes), 1, 1000)?;
+        if let Some(share) = share {
+            check("breaker.share.percent", u64::from(share.percent), 1, 100)?;
+            check("breaker.share.of", u64::from(share.of), 1, 64)?;
+        }
+        Ok(())
+    }
+
     fn check_retry(&self) -> Result<(), ConfigError> {
         let Retry { attempts_max, base, factor, max, .. } = self.retry;
         if attempts_max == Some(0) {

@@ -229,6 +229,9 @@ pub enum PushError<T> {
         /// The limit.
         max: usize,
     },
+    /// The sink keeps failing, and the queue was told to refuse entries then
+    /// ([`OnBreaker::Reject`](crate::OnBreaker::Reject)).
+    Breaker(T),
     /// The log failed; see [`Queue::health`](crate::Queue::health). Reopening recovers.
     Poisoned(T),
     /// The entry cannot be encoded.
@@ -248,6 +251,7 @@ impl<T> PushError<T> {
             | Self::Dropped(entry)
             | Self::Closed(entry)
             | Self::Poisoned(entry)
+            | Self::Breaker(entry)
             | Self::TooLong { entry, .. }
             | Self::Encode { entry, .. } => entry,
         }
@@ -273,6 +277,7 @@ impl<T> fmt::Display for PushError<T> {
             Self::TooLong { len, max, .. } => {
                 write!(f, "the entry has {len} bytes, but entry_len_max is {max}")
             }
+            Self::Breaker(_) => f.write_str("the breaker is open: the sink keeps failing; push again later"),
             Self::Poisoned(_) => f.write_str("the log has failed; close the queue and open it again to recover"),
             Self::Encode { error, .. } => write!(f, "the entry cannot be encoded: {error}"),
         }
@@ -287,6 +292,7 @@ impl<T> fmt::Debug for PushError<T> {
             Self::Closed(_) => "Closed",
             Self::TooLong { .. } => "TooLong",
             Self::Poisoned(_) => "Poisoned",
+            Self::Breaker(_) => "Breaker",
             Self::Encode { .. } => "Encode",
         };
         write!(f, "PushError::{name}({self})")

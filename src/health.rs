@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::delivery::breaker::BreakerState;
+
 /// How a queue is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -45,6 +47,8 @@ pub enum Concern {
     Platform(String),
     /// The sink keeps refusing; the number of attempts so far.
     SinkFailing(u32),
+    /// The breaker is not closed: deliveries wait, or are tried one at a time.
+    Breaker(BreakerState),
     /// Entries lie in the park.
     Parked(u64),
     /// An entry should be parked and cannot be: the park is full.
@@ -63,6 +67,7 @@ impl fmt::Display for Concern {
             Self::LogFull(why) => write!(f, "no room in the log: {why}"),
             Self::Platform(note) => f.write_str(note),
             Self::SinkFailing(attempts) => write!(f, "the sink has refused a batch {attempts} times"),
+            Self::Breaker(state) => write!(f, "the breaker is {state}: the sink kept failing"),
             Self::Parked(entries) => write!(f, "{entries} entries are parked"),
             Self::ParkFull(why) => write!(f, "an entry cannot be parked: {why}"),
             Self::LostEntries(entries) => write!(f, "{entries} damaged entries were given up, as configured"),

@@ -90,8 +90,9 @@ pub mod watermark;
 mod readme {}
 
 pub use builder::Builder;
-pub use config::{Config, Durability, Idle, Io, OnCorruption, Park, WhenFull};
+pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, WhenFull};
 pub use delivery::batch::{Batch, Delivery};
+pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;
 pub use delivery::retry::{Jitter, Retry};
 pub use durable::{Durable, Receipt};

@@ -2,6 +2,7 @@
 //!
 //! Nothing is counted on the push path: the flush core counts what it drains.
 
+use crate::delivery::breaker::BreakerState;
 use crate::lsn::Lsn;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -75,6 +76,7 @@ pub(crate) struct Counters {
     pub(crate) never_were: Cell,
     pub(crate) unfinished: Cell,
     pub(crate) in_flight: Cell,
+    pub(crate) breaker_opened: Cell,
     // Producers, on their slow path.
     pub(crate) rejected: Cell,
     pub(crate) dropped: Cell,
@@ -122,6 +124,10 @@ pub struct Metrics {
     pub sink_panics: u64,
     /// Entries that were delivered again because of a retry.
     pub retries: u64,
+    /// How often the breaker has opened.
+    pub breaker_opened: u64,
+    /// What the breaker does now.
+    pub breaker: BreakerState,
     /// Bytes in the rings now.
     pub ring_bytes: u64,
     /// The last entry's LSN.
@@ -247,6 +253,8 @@ impl Counters {
             delivery_failures: self.delivery_failures.read(),
             sink_panics: self.sink_panics.read(),
             retries: self.retries.read(),
+            breaker_opened: self.breaker_opened.read(),
+            breaker: BreakerState::Closed,
             ring_bytes: 0,
             last_lsn: next.prev(),
             durable_lsn: Lsn::new(self.durable_lsn.read()),

@@ -73,7 +73,7 @@ impl<T: Entry> PinnedProducer<T> {
                 Patience::Forever => self.producer.push(entry),
             };
         };
-        match write_entry(ring, &entry) {
+        match write_entry(ring, self.producer.shared.is_refusing(), &entry) {
             Ok(receipt) => Ok(receipt),
             Err(refusal) => self.push_slowly(entry, refusal, patience),
         }
@@ -91,7 +91,7 @@ impl<T: Entry> PinnedProducer<T> {
             if !wait.for_space(ring.ring()) {
                 return Err(full(entry, shared));
             }
-            match write_entry(ring, &entry) {
+            match write_entry(ring, shared.is_refusing(), &entry) {
                 Ok(receipt) => return Ok(receipt),
                 Err(again) => refusal = again,
             }
@@ -100,7 +100,10 @@ impl<T: Entry> PinnedProducer<T> {
 }
 
 #[inline]
-fn write_entry<T: Entry>(ring: &mut PinnedRing, entry: &T) -> Result<Receipt, Refusal> {
+fn write_entry<T: Entry>(ring: &mut PinnedRing, is_refusing: bool, entry: &T) -> Result<Receipt, Refusal> {
+    if is_refusing {
+        return Err(Refusal::Breaker);
+    }
     let index = ring.ring();
     if let Some(len) = entry.encoded_len() {
         let mut claim = ring.claim(len).map_err(|error| Refusal::claim(error, len))?;
@@ -129,6 +132,9 @@ impl<T: Entry + InPlace> PinnedProducer<T> {
         let Some(ring) = &mut self.ring else {
             return Err(PushError::Full(()));
         };
+        if shared.is_refusing() {
+            return Err(Refusal::Breaker.into_push_error((), shared));
+        }
         let index = ring.ring();
         match ring.claim(len) {
             Ok(claim) => Ok(Claim { claim, ring: index, entries: PhantomData }),

@@ -166,6 +166,9 @@ impl<T: Entry> Producer<T> {
 
     #[inline(always)]
     fn claim_on(&self, ring: u32, entry: &T) -> Result<Receipt, Refusal> {
+        if self.shared.is_refusing() {
+            return Err(Refusal::Breaker);
+        }
         if let Some(len) = entry.encoded_len() {
             let mut claim = self.shared.rings.claim(ring, len).map_err(|error| Refusal::claim(error, len))?;
             entry.encode_into(claim.payload_mut());
@@ -208,6 +211,7 @@ fn ring_of_key(key: u64, rings: u32) -> u32 {
 /// Why an entry did not get into a ring.
 pub(crate) enum Refusal {
     Claim(ClaimError),
+    Breaker,
     TooLong { len: usize },
     Encode(EncodeError),
 }
@@ -228,6 +232,11 @@ impl Refusal {
         match self {
             Self::TooLong { len } => PushError::TooLong { entry, len, max: shared.config.entry_len_max },
             Self::Encode(error) => PushError::Encode { entry, error },
+            Self::Breaker if shared.rings.is_closed() => PushError::Closed(entry),
+            Self::Breaker => {
+                shared.counters.rejected.add_shared(1);
+                PushError::Breaker(entry)
+            }
             Self::Claim(ClaimError::Full) => full(entry, shared),
             Self::Claim(_) if shared.status.failure().is_some() => PushError::Poisoned(entry),
             Self::Claim(_) => PushError::Closed(entry),

@@ -65,7 +65,7 @@ fn samples(metrics: &Metrics, health: &Health) -> Vec<Sample> {
     let sample = |name, kind, help, value| Sample { name, kind, help, value };
     let &Metrics {
         recovered, recovered_parked, pushed, pushed_bytes, rejected, dropped, delivered, parked, discarded, redelivered,
-        lost, pending, in_flight, batches, delivery_failures, sink_panics, retries, ring_bytes, last_lsn, durable_lsn,
+        lost, pending, in_flight, batches, delivery_failures, sink_panics, retries, breaker_opened, breaker, ring_bytes, last_lsn, durable_lsn,
         cursor_lsn, frames, log_bytes_written, padding_bytes, writes, syncs, commit_nanos_mean, segments_live,
         segments_free, frames_let_go, frames_read_back, blocked_on_memory, blocked_on_log, driver: _,
     } = metrics;
@@ -93,6 +93,8 @@ fn samples(metrics: &Metrics, health: &Health) -> Vec<Sample> {
         sample("delivery_failures_total", COUNTER, "Deliveries that failed in whole or in part.", delivery_failures),
         sample("sink_panics_total", COUNTER, "Deliveries that ended in a panic of the sink.", sink_panics),
         sample("retried_entries_total", COUNTER, "Entries delivered again because of a retry.", retries),
+        sample("breaker_opened_total", COUNTER, "How often the breaker has opened.", breaker_opened),
+        sample("breaker_state", GAUGE, "0 closed, 1 open, 2 half-open.", breaker as u64),
         sample("ring_bytes", GAUGE, "Bytes in the rings.", ring_bytes),
         sample("last_lsn", GAUGE, "Number of the last entry.", last_lsn.number()),
         sample("durable_lsn", GAUGE, "Everything up to here survives a loss of power.", durable_lsn.number()),

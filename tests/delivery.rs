@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,8 +11,8 @@ use common::{
     Judge, LONG, Numbered, Recorder, Seen, assert_accounted, assert_exactly_once_in_order, assert_settles, drain, small,
 };
 use ringwal::{
-    Batch, Concern, DecodeError, Durability, Entry, Health, Jitter, Lsn, Outcome, Park, Queue, Reason, Retry, Schema,
-    ShutdownError, Sink, SinkError, Verdict, blocking_fn, sink_fn,
+    Batch, Breaker, BreakerState, Concern, DecodeError, Durability, Entry, Health, Jitter, Lsn, OnBreaker, Outcome,
+    Park, PushError, Queue, Reason, Retry, Schema, ShutdownError, Sink, SinkError, Verdict, blocking_fn, sink_fn,
 };
 
 /// When the sink was called, and with which entries.
@@ -564,6 +565,59 @@ fn no_snapshot_ever_accounts_for_more_than_came_in() {
             stop.store(true, Ordering::Relaxed);
             assert!(sampler.join().unwrap() > 10);
         });
+        assert_accounted(&queue.metrics());
+        queue.shutdown(LONG).unwrap();
+    }
+}
+
+/// A sink that fails while it is told to.
+fn down_while(down: &Arc<AtomicBool>) -> impl Sink<Numbered> {
+    let down = Arc::clone(down);
+    blocking_fn(move |_: &Batch<Numbered>| if down.load(Ordering::Relaxed) { Err("down".into()) } else { Ok(()) })
+}
+
+#[test]
+fn a_breaker_spares_attempts_shows_itself_and_refuses_pushes_only_when_it_is_told_to() {
+    for on_breaker in [OnBreaker::Accept, OnBreaker::Reject] {
+        let dir = tempfile::tempdir().unwrap();
+        let down = Arc::new(AtomicBool::new(true));
+        let breaker = Breaker { failures: 2, open_for: 300 * MS, ..Breaker::default() };
+        let queue = small(dir.path(), Durability::Immediate)
+            .retry(quick(Some(200)))
+            .breaker(breaker)
+            .on_breaker(on_breaker)
+            .open(down_while(&down))
+            .unwrap();
+        push(&queue, 0..10);
+        wait_until("the breaker opens", || queue.metrics().breaker == BreakerState::Open);
+        // Each time that it opens it stays open for 300 ms, so that a look soon after finds it so.
+        if on_breaker == OnBreaker::Accept {
+            push(&queue, 10..20);
+        } else {
+            let mut pinned = queue.producer().pin();
+            let entry = Numbered::new(0, 10, 92);
+            let refused =
+                || matches!(queue.producer().push(entry.clone()), Err(PushError::Breaker(back)) if back == entry);
+            wait_until("a push is refused", refused);
+            let pinned = RefCell::new(&mut pinned);
+            wait_until("a pinned one too", || {
+                matches!(pinned.borrow_mut().push(entry.clone()), Err(PushError::Breaker(_)))
+            });
+            wait_until("and a run", || {
+                let stopped = queue.producer().push_batch([entry.clone(), entry.clone()]);
+                stopped.is_err_and(|stopped| matches!(stopped.error, PushError::Breaker(_)))
+            });
+        }
+        wait_until("it is tried again", || queue.metrics().breaker_opened > 2);
+        let concern = |concern: &Concern| matches!(concern, Concern::Breaker(_));
+        assert!(queue.health().reasons().iter().any(concern), "{:?}", queue.health());
+        down.store(false, Ordering::Relaxed);
+        wait_until("it closes", || queue.metrics().breaker == BreakerState::Closed);
+        push(&queue, 20..30);
+        drain(&queue);
+        let metrics = queue.metrics();
+        assert_eq!((metrics.parked, metrics.discarded), (0, 0), "an outage parks nothing");
+        assert!(!queue.health().reasons().iter().any(concern));
         assert_accounted(&queue.metrics());
         queue.shutdown(LONG).unwrap();
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ringwal::{Batch, Builder, Durability, OpenError, Queue, WhenFull, blocking_fn};
+use ringwal::{Batch, Breaker, Builder, Durability, FailureShare, OpenError, Queue, WhenFull, blocking_fn};
 
 const README: &str = include_str!("../README.md");
 const BUILDER: &str = include_str!("../src/builder.rs");
@@ -77,6 +77,8 @@ fn the_defaults_are_the_readmes() {
         ("log_bytes_max", (1024 * MIB).to_string(), "1 GiB"),
         ("park_bytes_max", (64 * MIB).to_string(), "64 MiB"),
         ("when_full", "Block".to_owned(), "`Block`"),
+        ("breaker", "None".to_owned(), "none"),
+        ("on_breaker", "Accept".to_owned(), "`Accept`"),
         ("park", "Dir".to_owned(), "`Dir`"),
         ("on_corruption", "Stop".to_owned(), "`Stop`"),
         ("io", "Auto".to_owned(), "`Auto`"),
@@ -96,6 +98,8 @@ fn the_defaults_are_the_readmes() {
     for part in ["attempts_max: Some(60)", "base: 100ms", "factor: 2.0", "max: 30s"] {
         assert!(retry.contains(part), "{part} in {retry}");
     }
+    let Breaker { failures, share, open_for, probes } = Breaker::default();
+    assert_eq!((failures, share, open_for, probes), (5, None, Duration::from_secs(10), 1));
     assert_eq!(rows.len(), in_code.len() + 1, "a row is not compared");
 }
 
@@ -115,6 +119,7 @@ fn what_lies_outside_a_range_is_refused_by_name() {
     let hour = Duration::from_secs(3600);
     let more = Duration::from_nanos(1);
     let periodic = |d| queue().durability(Durability::Periodic(d));
+    let share = |percent, of| Breaker { share: Some(FailureShare { percent, of }), ..Breaker::default() };
     let cases = [
         ("durability (period)", periodic(Duration::from_micros(100) - more)),
         ("durability (period)", periodic(Duration::from_secs(60) + more)),
@@ -139,6 +144,11 @@ fn what_lies_outside_a_range_is_refused_by_name() {
         ("log_bytes_max", queue().log_bytes_max(2 * (64 << 20))),
         ("park_bytes_max", queue().park_bytes_max(64 << 10)),
         ("when_full (BlockFor)", queue().when_full(WhenFull::BlockFor(24 * hour + more))),
+        ("breaker.failures", queue().breaker(Breaker { failures: 0, ..Breaker::default() })),
+        ("breaker.open_for", queue().breaker(Breaker { open_for: Duration::ZERO, ..Breaker::default() })),
+        ("breaker.probes", queue().breaker(Breaker { probes: 1001, ..Breaker::default() })),
+        ("breaker.share.percent", queue().breaker(share(101, 10))),
+        ("breaker.share.of", queue().breaker(share(50, 65))),
         ("lock_wait", queue().lock_wait(hour + more)),
         ("drop_timeout", queue().drop_timeout(hour + more)),
         ("name", queue().name("")),

@@ -64,6 +64,8 @@ const RULES: &[Rule] = &[
             "src/sink/",
             "src/builder.rs",
             "src/config.rs",
+            "src/health.rs",
+            "src/metrics.rs",
             "src/parked.rs",
             "src/queue.rs",
         ],

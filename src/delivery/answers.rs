@@ -98,6 +98,12 @@ impl Dispatcher {
         };
         let mut flight = self.flights.swap_remove(at);
         let mut sorted = flight.sort(outcome);
+        // Entries that did not decode were not offered: parking them says nothing of the sink.
+        let offered = flight.batch.len() - flight.undecodable.len();
+        if offered > 0 {
+            let is_there = !sorted.acked.is_empty() || sorted.park.len() > flight.undecodable.len();
+            self.circuit.handle_answer(now, is_there);
+        }
         self.counts.malformed += u64::from(sorted.malformed);
         self.counts.delivered += sorted.acked.len() as u64;
         for index in sorted.acked {

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::delivery::batch::{Bytes, RawBatch, RawEntry, RawFrame, u32_of};
+use crate::delivery::breaker::{BreakerState, Circuit};
 use crate::delivery::flight::{Flight, State};
 use crate::delivery::lease::{Lease, LeaseId, Returns};
 use crate::delivery::pending::Pending;
@@ -67,6 +68,7 @@ pub struct Dispatcher {
     pub(super) attempts: Attempts,
     pub(super) pending: Pending,
     pub(super) flights: Vec<Flight>,
+    pub(super) circuit: Circuit,
     pub(super) next_lsn: Lsn,
     pub(super) next_lease: u64,
     pub(super) returns: Arc<Returns>,
@@ -84,6 +86,7 @@ impl Dispatcher {
     #[must_use]
     pub fn new(config: DeliveryConfig, cursor: &Cursor) -> Self {
         let finished = Finished::new(cursor.acked, &cursor.done);
+        let circuit = Circuit::new(config.breaker);
         Self {
             chance: Chance::new(config.seed),
             next_lsn: finished.first_unfinished(Lsn::FIRST),
@@ -92,6 +95,7 @@ impl Dispatcher {
             config,
             pending: Pending::default(),
             flights: Vec::with_capacity(IN_FLIGHT_MAX),
+            circuit,
             next_lease: 1,
             returns: Arc::default(),
             events: VecDeque::new(),
@@ -170,6 +174,24 @@ impl Dispatcher {
     #[must_use]
     pub fn oldest_age(&self, now: Instant) -> Option<Duration> {
         self.oldest().map(|arrived| now.since(arrived))
+    }
+
+    /// What the breaker does.
+    #[must_use]
+    pub const fn breaker(&self) -> BreakerState {
+        self.circuit.state()
+    }
+
+    /// Until when the breaker is open.
+    #[must_use]
+    pub const fn breaker_open_until(&self) -> Option<Instant> {
+        self.circuit.open_until()
+    }
+
+    /// How often the breaker has opened.
+    #[must_use]
+    pub const fn breaker_opened(&self) -> u64 {
+        self.circuit.opened()
     }
 
     /// What happened so far.
@@ -254,6 +276,7 @@ impl Dispatcher {
     /// Time has passed: finds leases that were dropped and deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.collect_returns(now);
+        self.circuit.handle_timeout(now);
         for flight in &mut self.flights {
             if let State::Out { deadline: Some(deadline), overdue: overdue @ false } = &mut flight.state
                 && *deadline <= now
@@ -275,7 +298,8 @@ impl Dispatcher {
     /// A batch that is to be delivered now. Call until `None`.
     pub fn poll_delivery(&mut self, now: Instant) -> Option<(Lease, RawBatch)> {
         self.collect_returns(now);
-        if self.paused {
+        self.circuit.handle_timeout(now);
+        if self.paused || self.circuit.open_until().is_some() {
             return None;
         }
         let due = self.flights.iter().position(|f| matches!(f.state, State::Waiting { due } if due <= now));
@@ -318,14 +342,15 @@ impl Dispatcher {
     /// When to call `handle_timeout` and `poll_delivery` next, if nothing else happens.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        let open_until = self.circuit.open_until();
         let flights = self.flights.iter().filter_map(|flight| match flight.state {
             State::Out { deadline, overdue: false } => deadline,
-            State::Waiting { due } if !self.paused => Some(due),
+            State::Waiting { due } if !self.paused && open_until.is_none() => Some(due),
             State::Out { .. } | State::Settling { .. } | State::Waiting { .. } => None,
         });
-        let free = self.flights.len() < IN_FLIGHT_MAX && !self.paused;
+        let free = self.flights.len() < IN_FLIGHT_MAX && !self.paused && open_until.is_none();
         let lingers = self.pending.oldest().filter(|_| free).map(|(_, arrived)| arrived + self.config.linger);
-        flights.chain(lingers).min()
+        flights.chain(lingers).chain(open_until).min()
     }
 
     // Within.

@@ -14,6 +14,7 @@
 
 mod answers;
 pub mod batch;
+pub mod breaker;
 pub mod dispatcher;
 mod flight;
 pub mod lease;

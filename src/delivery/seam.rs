@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::delivery::breaker::Breaker;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::ParkRecord;
 use crate::delivery::retry::Retry;
@@ -22,6 +23,8 @@ pub struct DeliveryConfig {
     pub linger: Duration,
     /// How failures are tried again.
     pub retry: Retry,
+    /// When a sink that fails is left alone; `None`: never, but for the delays of `retry`.
+    pub breaker: Option<Breaker>,
     /// How long the sink has for a batch; `None`: as long as it wants.
     pub deliver_timeout: Option<Duration>,
     /// Whether the sink may answer with one verdict for each entry ([`Sink::partial`](crate::Sink)).

@@ -208,6 +208,9 @@ impl<T: Entry> Delivery<T> {
         cells.delivered.set(counts.delivered);
         cells.delivery_failures.set(counts.failures);
         cells.batches.set(counts.leases);
+        let breaker = self.dispatcher.breaker();
+        cells.breaker_opened.set(self.dispatcher.breaker_opened());
+        self.shared.set_breaker(breaker);
     }
 
     fn deliver(&mut self, lease: Lease, raw: RawBatch) -> Next {
@@ -241,7 +244,11 @@ impl<T: Entry> Delivery<T> {
         if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
             return Next::Again;
         }
-        Next::Rest(self.dispatcher.poll_timeout().filter(|_| !self.shared.is_paused()))
+        // A breaker that is open becomes half-open by time alone, in a pause too.
+        Next::Rest(match self.shared.is_paused() {
+            true => self.dispatcher.breaker_open_until(),
+            false => self.dispatcher.poll_timeout(),
+        })
     }
 
     fn wait(&self, until: Option<Instant>) {
@@ -361,6 +368,7 @@ mod tests {
             batch_bytes_max: 1 << 20,
             linger: Duration::ZERO,
             retry: config.retry,
+            breaker: None,
             deliver_timeout: None,
             partial: false,
             seed: 1,

@@ -148,6 +148,7 @@ pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: 
         batch_bytes_max: config.batch_bytes_max as u64,
         linger: config.linger,
         retry: config.retry,
+        breaker: config.breaker,
         deliver_timeout: None,
         partial: sink.answers_each(),
         seed: seed.rotate_left(17),

@@ -13,6 +13,7 @@
 //!
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
+mod breaker;
 pub(crate) mod clock;
 pub(crate) mod deliver;
 pub(crate) mod flush;
@@ -34,6 +35,7 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use parking_lot::Mutex;
 
 use crate::config::{Config, Durability};
+use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
 use crate::error::LogError;
@@ -43,7 +45,7 @@ use crate::metrics::{Counters, Holes, Metrics};
 use crate::recovery::Recovery;
 use crate::ring::Rings;
 use crate::schema::Schema;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::wal::frame::Frame;
 use crate::wal::op::DiskError;
 use crate::watermark::Watermark;
@@ -78,6 +80,10 @@ pub(crate) struct Shared {
     /// The delivery thread takes no more batches.
     pub(crate) stop_delivery: AtomicBool,
     paused: AtomicBool,
+    /// What the breaker does, as a number.
+    breaker: AtomicU8,
+    /// Pushes are refused while the breaker is open.
+    refusing: AtomicBool,
     /// The flush core has ended.
     ended: AtomicBool,
 }
@@ -149,6 +155,8 @@ impl Shared {
             closing: AtomicBool::new(false),
             stop_delivery: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            breaker: AtomicU8::new(BreakerState::Closed as u8),
+            refusing: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         }
     }
@@ -279,6 +287,7 @@ impl Shared {
         let mut metrics = self.counters.snapshot(&self.holes.lock());
         metrics.ring_bytes = self.rings.used_len();
         metrics.driver = self.recovery.disk.driver;
+        metrics.breaker = self.breaker();
         metrics
     }
 
@@ -297,6 +306,9 @@ impl Shared {
         }
         degraded.extend(self.status.concerns());
         let metrics = self.metrics();
+        if metrics.breaker != BreakerState::Closed {
+            degraded.push(Concern::Breaker(metrics.breaker));
+        }
         if metrics.parked > 0 {
             degraded.push(Concern::Parked(metrics.parked));
         }

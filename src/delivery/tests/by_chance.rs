@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::delivery::breaker::Breaker;
 use crate::delivery::lease::LeaseId;
 use crate::sink::{Outcome, Verdict};
 use crate::wal::cursor::{CURSOR_ATTEMPTS_MAX, CURSOR_RANGES_MAX};
@@ -274,11 +275,14 @@ proptest! {
         batch_len_max in 1_usize..9,
         attempts_max in prop::option::of(0_u32..4),
         timeout in prop::option::of(0_u64..200),
+        breaker in prop::option::of((1_u32..4, 1_u64..300, 1_u32..3)),
         seed in any::<u64>(),
     ) {
         let retry = Retry { attempts_max, jitter: Jitter::Full, ..config().retry };
         let deliver_timeout = timeout.map(ms);
-        let mut world = World::new(DeliveryConfig { batch_len_max, retry, deliver_timeout, seed, ..config() });
+        let of = |(failures, open_ms, probes)| Breaker { failures, open_for: ms(open_ms), probes, share: None };
+        let breaker = breaker.map(of);
+        let mut world = World::new(DeliveryConfig { batch_len_max, retry, breaker, deliver_timeout, seed, ..config() });
         for step in steps {
             world.step(step);
         }

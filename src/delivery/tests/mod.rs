@@ -1,5 +1,6 @@
 //! The dispatcher, fed by hand and by chance.
 
+mod breaking;
 mod by_chance;
 mod by_hand;
 
@@ -37,6 +38,7 @@ fn config() -> DeliveryConfig {
         batch_bytes_max: 1 << 20,
         linger: ms(5),
         retry: Retry { attempts_max: Some(3), base: ms(100), factor: 2.0, max: ms(300), jitter: Jitter::None },
+        breaker: None,
         deliver_timeout: None,
         partial: true,
         seed: 1,

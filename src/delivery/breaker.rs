@@ -1,0 +1,259 @@
+//! When to leave a sink alone: the circuit breaker.
+//!
+//! ```text
+//!             failures in a row, or their share          open_for is over
+//!   CLOSED ───────────────────────────────────► OPEN ───────────────────► HALF-OPEN
+//!     ▲                                          ▲                          │  │
+//!     │                                          └────── one failure ───────┘  │
+//!     └──────────────────────── `probes` successes ────────────────────────────┘
+//! ```
+//! While it is open nothing is delivered, so no attempt is used up: an outage does not push entries towards the
+//! park. Half-open, one batch at a time goes out and its answer decides. The pattern is from M. Nygard, *Release
+//! It!* (2007).
+//!
+//! | the sink                                             | counts as |
+//! |------------------------------------------------------|-----------|
+//! | acknowledged or parked at least one entry            | success   |
+//! | asked to retry all of them, panicked, gave no answer | failure   |
+//!
+//! A sink that parks an entry has read it: it is there, and the entry is to blame.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::time::Instant;
+
+/// When delivery stops offering batches to a sink that fails, and when it tries again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Breaker {
+    /// Failed deliveries in a row that open it. Default 5, from 1 to 1,000,000.
+    pub failures: u32,
+    /// Opens it, too, when this share of the latest deliveries failed. Default: none.
+    pub share: Option<FailureShare>,
+    /// How long it stays open before it lets a delivery through. Default 10 s, from 1 ms to 1 day.
+    pub open_for: Duration,
+    /// Deliveries that must succeed in a row to close it again. Default 1, from 1 to 1000.
+    pub probes: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures: 5, share: None, open_for: Duration::from_secs(10), probes: 1 }
+    }
+}
+
+/// A share of the latest deliveries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FailureShare {
+    /// Failures among them, in percent, from 1 to 100.
+    pub percent: u8,
+    /// How many deliveries are looked at, from 1 to 64. Until there were so many, the share is not judged.
+    pub of: u32,
+}
+
+/// What a breaker does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BreakerState {
+    /// Deliveries go out.
+    #[default]
+    Closed,
+    /// None goes out.
+    Open,
+    /// They go out, and the first failure opens it again.
+    HalfOpen,
+}
+
+impl fmt::Display for BreakerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        })
+    }
+}
+
+/// The state machine. Without a configuration it is closed for ever.
+#[derive(Debug)]
+pub(super) struct Circuit {
+    config: Option<Breaker>,
+    state: State,
+    opened: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed { in_a_row: u32, latest: Latest },
+    Open { until: Instant },
+    HalfOpen { passed: u32 },
+}
+
+impl Circuit {
+    pub(super) fn new(config: Option<Breaker>) -> Self {
+        Self { config, state: State::closed(), opened: 0 }
+    }
+
+    pub(super) const fn state(&self) -> BreakerState {
+        match self.state {
+            State::Closed { .. } => BreakerState::Closed,
+            State::Open { .. } => BreakerState::Open,
+            State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// How often it has opened.
+    pub(super) const fn opened(&self) -> u64 {
+        self.opened
+    }
+
+    /// Until when nothing may go out.
+    pub(super) const fn open_until(&self) -> Option<Instant> {
+        match self.state {
+            State::Open { until } => Some(until),
+            State::Closed { .. } | State::HalfOpen { .. } => None,
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if let State::Open { until } = self.state
+            && until <= now
+        {
+            self.state = State::HalfOpen { passed: 0 };
+        }
+    }
+
+    /// A delivery has succeeded or failed. Answers of deliveries that were out when it opened change nothing.
+    pub(super) fn handle_answer(&mut self, now: Instant, succeeded: bool) {
+        let Some(config) = self.config else {
+            return;
+        };
+        let opens = match &mut self.state {
+            State::Closed { in_a_row, latest } => {
+                *in_a_row = if succeeded { 0 } else { in_a_row.saturating_add(1) };
+                latest.add(!succeeded);
+                *in_a_row >= config.failures.max(1) || config.share.is_some_and(|share| latest.reaches(share))
+            }
+            State::Open { .. } => false,
+            State::HalfOpen { passed } if succeeded => {
+                *passed += 1;
+                if *passed >= config.probes {
+                    self.state = State::closed();
+                }
+                false
+            }
+            State::HalfOpen { .. } => true,
+        };
+        if opens {
+            self.state = State::Open { until: now + config.open_for };
+            self.opened += 1;
+        }
+    }
+}
+
+impl State {
+    const fn closed() -> Self {
+        Self::Closed { in_a_row: 0, latest: Latest { failed: 0, count: 0 } }
+    }
+}
+
+/// The latest 64 answers, a bit each: set for a failure, the newest lowest.
+#[derive(Clone, Copy, Debug)]
+struct Latest {
+    failed: u64,
+    count: u32,
+}
+
+impl Latest {
+    fn add(&mut self, failed: bool) {
+        self.failed = self.failed << 1 | u64::from(failed);
+        self.count = self.count.saturating_add(1);
+    }
+
+    fn reaches(self, share: FailureShare) -> bool {
+        let of = share.of.clamp(1, u64::BITS);
+        let failed = (self.failed & (u64::MAX >> (u64::BITS - of))).count_ones();
+        self.count >= of && failed * 100 >= u32::from(share.percent.max(1)) * of
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const fn at(ms: u64) -> Instant {
+        Instant::from_nanos(ms * 1_000_000)
+    }
+
+    fn circuit(failures: u32, probes: u32) -> Circuit {
+        let open_for = Duration::from_millis(100);
+        Circuit::new(Some(Breaker { failures, open_for, probes, ..Breaker::default() }))
+    }
+
+    #[test]
+    fn failures_in_a_row_open_it_and_a_success_between_starts_anew() {
+        let mut circuit = circuit(3, 1);
+        for succeeded in [false, false, true, false, false] {
+            circuit.handle_answer(at(0), succeeded);
+        }
+        assert_eq!((circuit.state(), circuit.opened()), (BreakerState::Closed, 0));
+        circuit.handle_answer(at(5), false);
+        assert_eq!((circuit.state(), circuit.opened()), (BreakerState::Open, 1));
+        assert_eq!(circuit.open_until(), Some(at(105)));
+    }
+
+    #[test]
+    fn it_stays_open_for_its_time_and_an_answer_from_before_changes_nothing() {
+        let mut circuit = circuit(1, 1);
+        circuit.handle_answer(at(0), false);
+        circuit.handle_answer(at(50), true);
+        circuit.handle_answer(at(60), false);
+        circuit.handle_timeout(at(99));
+        assert_eq!((circuit.state(), circuit.open_until()), (BreakerState::Open, Some(at(100))));
+        circuit.handle_timeout(at(100));
+        assert_eq!((circuit.state(), circuit.open_until()), (BreakerState::HalfOpen, None));
+    }
+
+    #[test]
+    fn half_open_one_failure_opens_it_again_and_enough_successes_close_it() {
+        let mut circuit = circuit(2, 2);
+        circuit.handle_answer(at(0), false);
+        circuit.handle_answer(at(0), false);
+        circuit.handle_timeout(at(100));
+        circuit.handle_answer(at(100), true);
+        assert_eq!(circuit.state(), BreakerState::HalfOpen);
+        circuit.handle_answer(at(101), false);
+        assert_eq!((circuit.open_until(), circuit.opened()), (Some(at(201)), 2));
+        circuit.handle_timeout(at(201));
+        circuit.handle_answer(at(201), true);
+        circuit.handle_answer(at(202), true);
+        assert_eq!(circuit.state(), BreakerState::Closed);
+        // What was before is forgotten.
+        circuit.handle_answer(at(203), false);
+        assert_eq!(circuit.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_share_is_judged_over_its_window_and_not_before_that_is_full() {
+        let share = FailureShare { percent: 50, of: 4 };
+        let mut circuit = Circuit::new(Some(Breaker { failures: 1000, share: Some(share), ..Breaker::default() }));
+        for succeeded in [false, true, false] {
+            circuit.handle_answer(at(0), succeeded);
+        }
+        assert_eq!(circuit.state(), BreakerState::Closed);
+        circuit.handle_answer(at(0), true);
+        assert_eq!(circuit.state(), BreakerState::Open);
+        let all = FailureShare { percent: 100, of: 64 };
+        let mut latest = Latest { failed: 0, count: 0 };
+        latest.add(false);
+        (0..64).for_each(|_| latest.add(true));
+        assert!(latest.reaches(all), "what is older than the window does not count");
+    }
+
+    #[test]
+    fn without_a_configuration_it_never_opens() {
+        let mut circuit = Circuit::new(None);
+        (0..10_000).for_each(|_| circuit.handle_answer(at(0), false));
+        assert_eq!(circuit.state(), BreakerState::Closed);
+    }
+}

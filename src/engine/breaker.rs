@@ -1,0 +1,32 @@
+//! What the breaker does, as others see it: pushes, metrics, health.
+
+use crate::config::OnBreaker;
+use crate::delivery::breaker::BreakerState;
+use crate::engine::Shared;
+use crate::sync::atomic::Ordering;
+
+impl Shared {
+    /// What the breaker does, from the delivery thread.
+    pub(crate) fn set_breaker(&self, state: BreakerState) {
+        if self.breaker() != state {
+            // ORDERING: Relaxed, both: nothing hangs on them but the numbers themselves.
+            self.breaker.store(state as u8, Ordering::Relaxed);
+            let refuses = state == BreakerState::Open && self.config.on_breaker == OnBreaker::Reject;
+            self.refusing.store(refuses, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn breaker(&self) -> BreakerState {
+        // ORDERING: see `set_breaker`.
+        let state = self.breaker.load(Ordering::Relaxed);
+        let is = |other: &BreakerState| *other as u8 == state;
+        [BreakerState::Open, BreakerState::HalfOpen].into_iter().find(is).unwrap_or_default()
+    }
+
+    /// Whether pushes are refused because the breaker is open.
+    #[inline]
+    pub(crate) fn is_refusing(&self) -> bool {
+        // ORDERING: see `set_breaker`.
+        self.refusing.load(Ordering::Relaxed)
+    }
+}
