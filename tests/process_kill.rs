@@ -84,7 +84,6 @@ impl Journal {
         Self { file: std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap(), run }
     }
 
-    /// One write: a kill leaves all of it or nothing.
     fn write(&self, rows: impl Iterator<Item = Row>) {
         let mut bytes = Vec::new();
         for row in rows {
@@ -121,6 +120,9 @@ impl Sink<Numbered> for Journal {
 
     /// Asked once the directory is locked and before anything is delivered.
     async fn committed(&self) -> Option<Lsn> {
+        // A kill may have cut the last write of the run before, at any page of it. Its batch was not acknowledged.
+        let len = self.file.metadata().unwrap().len();
+        self.file.set_len(len / 24 * 24).unwrap();
         self.write(std::iter::once(Row { lsn: 0, thread: BEGINS, number: self.run, good: true }));
         None
     }
@@ -265,6 +267,9 @@ impl Chain {
         let (status, errors) = child.end();
         let killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(libc::SIGKILL);
         assert!(killed || status.success(), "{}: a child failed: {errors}", self.name());
+        if keeps() {
+            std::fs::write(self.root.path().join(format!("said-{}", self.cursors.len())), lines.join("\n")).unwrap();
+        }
         let mut cursor = self.cursors.last().copied().unwrap_or(0);
         for line in lines {
             let words: Vec<&str> = line.split(' ').collect();
@@ -281,6 +286,9 @@ impl Chain {
     fn finish(mut self) -> usize {
         let case = self.name();
         self.bury();
+        if keeps() {
+            common::copy_dir(&self.dir(), &self.root.path().join("before"));
+        }
         let open = || {
             let journal = Journal::open(&self.root.path().join("journal"), self.start / RUN_LEN);
             settings(&self.dir(), self.durability, self.io, Killed::UnderLoad).open(journal).unwrap()
@@ -340,6 +348,20 @@ impl Chain {
                 assert_eq!(at.0, pair, "{what}: a gap");
             }
             assert!(entries.windows(2).all(|pair| pair[0].1 < pair[1].1), "{what}: out of order");
+        }
+    }
+}
+
+/// Whether the directories of a failure are kept, for who looks into it.
+fn keeps() -> bool {
+    std::env::var_os("RINGWAL_KILL_KEEP").is_some()
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        if std::thread::panicking() && keeps() {
+            self.root.disable_cleanup(true);
+            eprintln!("kept: {}", self.root.path().display());
         }
     }
 }
