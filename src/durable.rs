@@ -105,6 +105,9 @@ impl Future for Durable {
             return Poll::Ready(Err(LogError::NotDurable));
         }
         let watermark = this.shared.rings.durable(this.receipt.ring);
+        if watermark.value() < this.receipt.end && !this.shared.rings.is_at_home() {
+            return Poll::Ready(Err(LogError::Forked));
+        }
         if !this.asked && watermark.value() < this.receipt.end {
             this.asked = true;
             // The watermark rouses the flush core, once we are in its list.
@@ -120,6 +123,9 @@ impl Future for Durable {
 
 impl Drop for Durable {
     fn drop(&mut self) {
-        self.shared.rings.durable(self.receipt.ring).cancel(&mut self.registration);
+        // In a forked child the list is nobody's, and its lock may be held for ever.
+        if self.shared.rings.is_at_home() {
+            self.shared.rings.durable(self.receipt.ring).cancel(&mut self.registration);
+        }
     }
 }

@@ -96,6 +96,8 @@ pub enum OpenError {
         found: u16,
         /// The greatest that this version reads.
         known: u16,
+        /// Bits of features in it that this version does not know.
+        features: u64,
     },
     /// There is not enough space for the first segment.
     NoSpace {
@@ -164,7 +166,12 @@ impl fmt::Display for OpenError {
                  segments can be looked at with `ringwal inspect` and `ringwal dump`",
                 file.display()
             ),
-            Self::NewerFormat { file, found, known } => write!(
+            Self::NewerFormat { file, features, .. } if *features != 0 => write!(
+                f,
+                "{} uses unknown features {features:#x}; use the version of ringwal that wrote it, or a later one",
+                file.display()
+            ),
+            Self::NewerFormat { file, found, known, .. } => write!(
                 f,
                 "{} has format {found}, this version of ringwal reads up to {known}; use the version that wrote it, or a later one",
                 file.display()

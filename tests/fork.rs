@@ -2,10 +2,12 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{LONG, Numbered, Recorder, small};
-use ringwal::{Durability, LogError, PushError};
+use common::{Judge, LONG, Numbered, Recorder, Seen, drain, small};
+use ringwal::{Concern, Durability, Durable, Health, Io, LogError, Lsn, PushError, ShutdownError, Verdict};
 
 /// Runs `in_child` in a forked child; true if it answered true there.
 fn forked(in_child: impl FnOnce() -> bool) -> bool {
@@ -13,6 +15,9 @@ fn forked(in_child: impl FnOnce() -> bool) -> bool {
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0, "fork failed");
     if pid == 0 {
+        // A handle that waits for ever ends the child with a signal, and fails the test.
+        // SAFETY: a plain system call.
+        unsafe { libc::alarm(60) };
         let passed = in_child();
         // SAFETY: ends the child; nothing of it is used any more.
         unsafe { libc::_exit(i32::from(!passed)) };
@@ -48,4 +53,185 @@ fn a_forked_child_is_refused_and_the_parent_goes_on() {
     queue.drain(LONG).unwrap();
     common::assert_exactly_once_in_order(&sink.0.all(), &[100]);
     queue.shutdown(LONG).unwrap();
+}
+
+/// What a future answers at once.
+fn polled<F: Future>(future: F) -> Option<F::Output> {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+/// The first of a row of checks that does not hold is named: the child cannot panic.
+fn all(checks: &[(&str, bool)]) -> bool {
+    for (name, _) in checks.iter().filter(|(_, holds)| !holds) {
+        eprintln!("in the child: {name}");
+    }
+    checks.iter().all(|(_, holds)| *holds)
+}
+
+/// `health()`, `metrics()` and awaiting a `Durable` could wait for a lock, or for a thread, of the parent's.
+#[test]
+fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goes_on() {
+    for (durability, io) in [
+        (Durability::Immediate, Io::Uring),
+        (Durability::Periodic(Duration::from_millis(2)), Io::Threads),
+        (Durability::Spill, Io::Uring),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let seen = std::sync::Arc::new(Seen::default());
+        let verdict = |entry: &Numbered, _| match entry.producer {
+            8 => Verdict::Park("for the park".into()),
+            _ => Verdict::Ack,
+        };
+        let sink = Judge { seen: std::sync::Arc::clone(&seen), verdict };
+        let queue = small(dir.path(), durability).rings(2).io(io).open(sink).unwrap();
+        let producer = queue.producer();
+        producer.push(Numbered::new(8, 0, 0)).unwrap();
+        drain(&queue);
+        let (stop, counts) = (AtomicBool::new(false), [const { AtomicU32::new(0) }; 3]);
+        std::thread::scope(|scope| {
+            for p in 0..3 {
+                let (producer, stop, count) = (queue.producer(), &stop, &counts[p as usize]);
+                scope.spawn(move || {
+                    let mut pinned = (p == 2).then(|| producer.pin());
+                    while !stop.load(Ordering::Relaxed) {
+                        let n = count.load(Ordering::Relaxed);
+                        let entry = Numbered::new(p, n, 100);
+                        let receipt = match &mut pinned {
+                            Some(pinned) => pinned.push(entry).unwrap(),
+                            None => producer.push(entry).unwrap(),
+                        };
+                        count.store(n + 1, Ordering::Relaxed);
+                        if n % 100 == 0 {
+                            producer.durable(receipt).wait().unwrap();
+                        }
+                    }
+                });
+            }
+            // Looks at it all the time, so that the locks behind it are held when a child is forked.
+            let (queue, stopped) = (&queue, &stop);
+            scope.spawn(move || {
+                while !stopped.load(Ordering::Relaxed) {
+                    let _ = (queue.health(), queue.metrics());
+                }
+            });
+            for _ in 0..20 {
+                let mut pinned = queue.producer().pin();
+                // Not durable by far: a wait for it would be a long one.
+                let receipt = pinned.push(Numbered::new(3, 0, 0)).unwrap();
+                let far = || producer.push(Numbered::new(3, 0, 1500)).unwrap();
+                let (waiting, awaited): (Durable, Durable) = (producer.durable(far()), producer.durable(far()));
+                let mut half_awaited = std::pin::pin!(producer.durable(far()));
+                let _ = half_awaited.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                let passed = forked(|| {
+                    let refused = |result| matches!(result, Err(PushError::Closed(_)));
+                    let entry = || Numbered::new(9, 9, 0);
+                    let forked = Some(LogError::Forked);
+                    let is_home = |error: Option<LogError>| error.is_none() || error == Some(LogError::Forked);
+                    let mut fresh = producer.pin();
+                    let closed = Health::Failed(vec![Concern::Closed]);
+                    let passed = all(&[
+                        ("push", refused(producer.push(entry()))),
+                        ("try_push", refused(producer.try_push(entry()))),
+                        ("push_timeout", refused(producer.push_timeout(entry(), LONG))),
+                        ("push_async", polled(producer.push_async(entry())).is_some_and(refused)),
+                        ("push_batch", producer.push_batch([entry(), entry()]).is_err_and(|e| e.error.is_closed())),
+                        ("pinned push", refused(pinned.push(entry()))),
+                        ("a new pin", !fresh.has_own_ring() && refused(fresh.push(entry()))),
+                        ("wait", is_home(waiting.wait().err())),
+                        ("wait for what may be durable", is_home(producer.durable(receipt).wait().err())),
+                        ("await", polled(awaited).is_some_and(|answer| is_home(answer.err()))),
+                        ("flush", is_home(queue.flush().err())),
+                        ("flush_async", polled(queue.flush_async()).is_some_and(|answer| is_home(answer.err()))),
+                        ("drain", queue.drain(LONG).err() == forked),
+                        ("parked list", queue.parked().list(Lsn::ZERO, 9).err() == forked),
+                        ("parked discard", queue.parked().discard(|_| true).err() == forked),
+                        ("parked redeliver", queue.parked().redeliver(|_| true).err() == forked),
+                        ("is_closed", queue.is_closed() && producer.is_closed()),
+                        ("health", queue.health() == closed),
+                        ("metrics", queue.metrics().last_lsn > Lsn::ZERO),
+                    ]);
+                    queue.pause();
+                    queue.resume();
+                    drop((producer.clone(), fresh));
+                    passed
+                });
+                assert!(passed, "{durability:?} {io:?}");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        // A child that drops the queue, or closes it, closes nothing of the parent's.
+        let queue = std::mem::ManuallyDrop::new(queue);
+        assert!(forked(|| {
+            // SAFETY: a copy in a process of its own, which ends without using the other one.
+            let copy = unsafe { std::ptr::read(&raw const *queue) };
+            copy.shutdown(LONG) == Err(ShutdownError::Storage { cause: LogError::Forked, lost: 0 })
+        }));
+        assert!(forked(|| {
+            // SAFETY: as above.
+            drop(unsafe { std::ptr::read(&raw const *queue) });
+            true
+        }));
+        let queue = std::mem::ManuallyDrop::into_inner(queue);
+        drain(&queue);
+        common::assert_accounted(&queue.metrics());
+        let counts: Vec<u32> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let entries: Vec<_> = seen.all().into_iter().filter(|(_, entry, _)| entry.producer < 3).collect();
+        common::assert_exactly_once_in_order(&entries, &counts);
+        assert_eq!(queue.metrics().parked, 1, "a child has emptied the park");
+        queue.shutdown(LONG).unwrap();
+    }
+}
+
+#[test]
+fn a_child_opens_a_queue_of_its_own_and_the_parents_is_free_for_others_at_once() {
+    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for io in [Io::Uring, Io::Threads] {
+        let open = |dir: &std::path::Path, sink: &Recorder| small(dir, Durability::Immediate).io(io).open(sink.clone());
+        let queue = open(dir.path(), &Recorder::default()).unwrap();
+        queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap().wait().unwrap();
+        let (mut go_on, mut told) = ([0; 2], [0; 2]);
+        // SAFETY: both are places for two descriptors.
+        assert_eq!(unsafe { libc::pipe(go_on.as_mut_ptr()) }, 0);
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::pipe(told.as_mut_ptr()) }, 0);
+        let byte = |fd: i32, write: bool| {
+            let mut byte = [0_u8];
+            // SAFETY: `byte` is a place of one byte, and the descriptors are those of the pipes.
+            unsafe {
+                if write {
+                    libc::write(fd, byte.as_ptr().cast(), 1)
+                } else {
+                    libc::read(fd, byte.as_mut_ptr().cast(), 1)
+                }
+            }
+        };
+        let parent = std::thread::spawn({
+            let dir = dir.path().to_owned();
+            move || {
+                byte(told[0], false);
+                // The child lives, and has its copies of all descriptors.
+                queue.shutdown(LONG).unwrap();
+                let again = small(&dir, Durability::Immediate).io(io).open(Recorder::default());
+                byte(go_on[1], true);
+                again.expect("a child that only lives keeps the lock").shutdown(LONG).unwrap();
+            }
+        });
+        let passed = forked(|| {
+            byte(told[1], true);
+            byte(go_on[0], false);
+            let sink = Recorder::default();
+            let Ok(queue) = open(other.path(), &sink) else { return false };
+            let pushed = queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap().wait();
+            pushed == Ok(()) && queue.drain(LONG) == Ok(()) && queue.shutdown(LONG).is_ok() && sink.0.len() == 1
+        });
+        parent.join().unwrap();
+        assert!(passed, "{io:?}: the child's own queue");
+        for fd in go_on.into_iter().chain(told) {
+            // SAFETY: the pipes' own descriptors, used by nobody any more.
+            unsafe { libc::close(fd) };
+        }
+    }
 }

@@ -308,7 +308,10 @@ fn a_newer_format_is_refused_with_both_numbers() {
     made(dir.path());
     patch_meta(dir.path(), |meta| meta[8] = 2);
     let error = refused(dir.path());
-    assert!(matches!(&error, OpenError::NewerFormat { file, found: 2, known: 1 } if file.ends_with("META")), "{error}");
+    assert!(
+        matches!(&error, OpenError::NewerFormat { file, found: 2, known: 1, .. } if file.ends_with("META")),
+        "{error}"
+    );
     assert!(error.to_string().contains("has format 2") && error.to_string().contains("reads up to 1"), "{error}");
     // A feature that must be known to read, and one that must be known to write.
     for at in [40, 48] {

@@ -284,7 +284,13 @@ impl Shared {
     }
 
     pub(crate) fn metrics(&self) -> Metrics {
-        let mut metrics = self.counters.snapshot(&self.holes.lock());
+        // In a forked child nobody is left who could let go of a lock that was held when it was forked.
+        let holes = if self.rings.is_at_home() { Some(self.holes.lock()) } else { self.holes.try_lock() };
+        let mut metrics = match &holes {
+            Some(holes) => self.counters.snapshot(holes),
+            None => self.counters.snapshot(&Holes::default()),
+        };
+        drop(holes);
         metrics.ring_bytes = self.rings.used_len();
         metrics.driver = self.recovery.disk.driver;
         metrics.breaker = self.breaker();
@@ -292,6 +298,9 @@ impl Shared {
     }
 
     pub(crate) fn health(&self) -> Health {
+        if !self.rings.is_at_home() {
+            return Health::Failed(vec![Concern::Closed]);
+        }
         let mut failed = Vec::new();
         let mut degraded: Vec<Concern> =
             self.recovery.disk.notes.iter().map(|note| Concern::Platform(note.clone())).collect();

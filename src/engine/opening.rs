@@ -336,15 +336,16 @@ impl Opening {
 
     fn scan_error(&self, log: LogId, error: ScanError) -> OpenError {
         let file = match &error {
-            ScanError::WrongStore { slot }
+            ScanError::Newer { slot: Some(slot), .. }
+            | ScanError::WrongStore { slot }
             | ScanError::WrongPlace { slot, .. }
             | ScanError::SameIdentity { slot, .. }
             | ScanError::Disagrees { slot, .. } => self.path(FileId::Slot(log, *slot)),
             _ => self.path(FileId::Meta(log)),
         };
         match error {
-            ScanError::Newer { major, features: 0 } => {
-                OpenError::NewerFormat { file, found: major, known: FORMAT_MAJOR }
+            ScanError::Newer { major, features, .. } => {
+                OpenError::NewerFormat { file, found: major, known: FORMAT_MAJOR, features }
             }
             ScanError::Disk(error) => OpenError::Disk { dir: self.config.dir.clone(), error },
             ScanError::PoolTooSmall { needed } => OpenError::Config(ConfigError::new(

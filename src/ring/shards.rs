@@ -228,10 +228,10 @@ impl Rings {
         self.doorbell.rouse();
     }
 
-    /// Whether the rings are closed.
+    /// Whether the rings are closed. In a forked child they are, whatever they are at home.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.doorbell.is_closed()
+        self.doorbell.is_closed() || !self.is_at_home()
     }
 
     /// Whether this is the process that made them, and not a forked child of it.

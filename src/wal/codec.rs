@@ -48,6 +48,17 @@ pub(crate) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     array
 }
 
+/// Longest structure that gives its own length: the least room that a copy of META has.
+const STRUCTURE_LEN_MAX: usize = 4096;
+
+/// A structure that gives its length at 12 and ends with its checksum, if that holds. A later version may
+/// have made it longer than the `least` that is known here: then it must still say that it is later.
+pub(crate) fn whole(bytes: &[u8], least: usize) -> Option<&[u8]> {
+    let len = u32_at(bytes.get(..least)?, 12) as usize;
+    let bytes = bytes.get(..len).filter(|_| (least..=STRUCTURE_LEN_MAX).contains(&len))?;
+    (crc(&bytes[..len - 4]) == u32_at(bytes, len - 4)).then_some(bytes)
+}
+
 /// CRC32C of the bytes before, whose checksum is `sum`, and of `bytes`.
 #[must_use]
 pub(crate) fn crc_append(sum: u32, bytes: &[u8]) -> u32 {

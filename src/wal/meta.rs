@@ -7,7 +7,7 @@
 //! The copy with the higher generation that checks out is the one that holds. Bytes: `docs/FORMAT.md`.
 
 use crate::lsn::{Lsn, SegmentUid};
-use crate::wal::codec::{array_at, crc, len_u32, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
+use crate::wal::codec::{array_at, crc, len_u32, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at, whole};
 use crate::wal::segment::{FORMAT_MAJOR, FORMAT_MINOR, StoreId, block_len_is_valid};
 
 /// Bytes of a META copy that carry something; the rest of its block is zero.
@@ -99,10 +99,7 @@ impl Meta {
 
     /// Reads one copy; `None` if it does not check out.
     fn decode(bytes: &[u8], place: u64) -> Option<Result<Self, MetaError>> {
-        let bytes = bytes.get(..META_LEN)?;
-        if &bytes[..8] != MAGIC || crc(&bytes[..META_LEN - 4]) != u32_at(bytes, META_LEN - 4) {
-            return None;
-        }
+        let bytes = whole(bytes, META_LEN).filter(|bytes| &bytes[..8] == MAGIC)?;
         let (major, features) = (u16_at(bytes, 8), u64_at(bytes, 40) | u64_at(bytes, 48));
         if major > FORMAT_MAJOR || features != 0 {
             return Some(Err(MetaError::Newer { major, features }));
@@ -184,6 +181,21 @@ mod tests {
         assert_eq!(Meta::read(&file), Ok(sample(7)));
         file[4096 + 100] ^= 1;
         assert_eq!(Meta::read(&file), Ok(sample(6)));
+    }
+
+    #[test]
+    fn a_longer_copy_is_read_and_a_longer_newer_one_is_named() {
+        for major in [1, 2] {
+            let mut file = vec![0; 8192];
+            sample(6).encode(&mut file[..4096]);
+            put_u16(&mut file, 8, major);
+            put_u32(&mut file, 12, 1024);
+            file[META_LEN - 4..1020].fill(7);
+            let sum = crc(&file[..1020]);
+            put_u32(&mut file, 1020, sum);
+            let expected = if major == 1 { Ok(sample(6)) } else { Err(MetaError::Newer { major: 2, features: 0 }) };
+            assert_eq!(Meta::read(&file), expected);
+        }
     }
 
     #[test]

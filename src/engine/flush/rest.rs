@@ -128,7 +128,8 @@ impl Flush {
     /// that was given up at the end of a ring is in no frame that could say so.
     pub(super) fn settle_rings(&self) {
         let memory_only = self.shared.config.durability == Durability::Memory;
-        if memory_only || self.log.failure().is_some() || self.log.held() > 0 || self.log.open_records() > 0 {
+        let is_broken = self.log.failure().is_some() || self.log.has_given_up();
+        if memory_only || is_broken || self.log.held() > 0 || self.log.open_records() > 0 {
             return;
         }
         for (ring, drained) in (0..).zip(&self.state.drained) {

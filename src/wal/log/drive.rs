@@ -39,6 +39,12 @@ impl Log {
         self.no_acks = true;
     }
 
+    /// Whether something found no place in a full log while it closed: nobody may take that for durable.
+    #[must_use]
+    pub const fn has_given_up(&self) -> bool {
+        self.gave_up
+    }
+
     /// Once closed: how many entries from `from` on found no place in a full log and were not acknowledged.
     #[must_use]
     pub fn unplaced(&self, from: Lsn) -> u64 {
@@ -169,6 +175,7 @@ impl Log {
         let failed = self.failure.is_some();
         if self.phase == Phase::Flushing && !failed && self.is_full_for_good() {
             self.writer.give_up_unplaced();
+            self.gave_up = true;
         }
         if self.phase == Phase::Flushing && (failed || self.writer.held() == 0 && self.writer.is_idle()) {
             if !failed {

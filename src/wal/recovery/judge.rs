@@ -41,7 +41,7 @@ pub(super) fn judge_header(
         SlotHeader::Segment(header) => header,
         SlotHeader::Free => return Ok(SlotState::Free),
         SlotHeader::Void => return Ok(SlotState::Void),
-        SlotHeader::Newer { major } => return Err(ScanError::Newer { major, features: 0 }),
+        SlotHeader::Newer { major } => return Err(ScanError::Newer { slot: Some(slot), major, features: 0 }),
         SlotHeader::Invalid => return Ok(SlotState::Invalid),
     };
     if header.store != meta.store {

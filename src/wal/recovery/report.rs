@@ -68,6 +68,8 @@ impl fmt::Display for Corruption {
 pub enum ScanError {
     /// Written by a later version of the format.
     Newer {
+        /// The slot whose header says so; without one it is META.
+        slot: Option<SlotNo>,
         /// Its major number.
         major: u16,
         /// Features that are not known here.
@@ -120,7 +122,10 @@ pub enum ScanError {
 impl fmt::Display for ScanError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Newer { major, features: 0 } => write!(f, "the store was written by format version {major}"),
+            Self::Newer { slot: Some(slot), major, .. } => {
+                write!(f, "seg-{:08}.rwal was written by format version {major}", slot.0)
+            }
+            Self::Newer { major, features: 0, .. } => write!(f, "the store was written by format version {major}"),
             Self::Newer { features, .. } => write!(f, "the store uses unknown features {features:#x}"),
             Self::MetaMissing { slots } => write!(f, "META is missing, although there are {slots} segment files"),
             Self::MetaUnreadable => f.write_str("neither copy of META checks out"),

@@ -201,7 +201,9 @@ impl Scan {
     fn meta_is_read(&mut self, file: &[u8]) -> Result<(), ScanError> {
         let meta = match Meta::read(file) {
             Ok(meta) => meta,
-            Err(MetaError::Newer { major, features }) => return Err(ScanError::Newer { major, features }),
+            Err(MetaError::Newer { major, features }) => {
+                return Err(ScanError::Newer { slot: None, major, features });
+            }
             Err(MetaError::Unreadable) => {
                 // META is written last when a store is made: as long as no slot is there, and its place
                 // is zero, or torn with the cursors behind it as they were made, the making was
