@@ -13,7 +13,8 @@ use crate::sim::faults::Fault;
 use crate::sim::file::{SectorFate, SimFile};
 use crate::sim::history::{OpRecord, Unstable};
 use crate::sim::prng::Prng;
-use crate::sim::world::World;
+use crate::sim::world::{NEVER, World};
+use crate::time::Instant;
 use crate::wal::op::FileId;
 
 /// How the device makes a single write durable.
@@ -156,6 +157,14 @@ impl SimDisk {
         world.history.iter().filter(|r| numbers.contains(&r.number)).cloned().collect()
     }
 
+    /// When the first of the ops in flight may end; `None` if there is none, or all of them hang.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let world = self.0.world.lock();
+        let due = world.pending.iter().map(|p| p.due).filter(|due| *due != NEVER).min();
+        due.map(Instant::from_nanos)
+    }
+
     /// How many ops are in flight.
     #[must_use]
     pub fn in_flight_count(&self) -> usize {
@@ -228,9 +237,14 @@ impl SimDisk {
         self.0.world.lock().faults.push(fault);
     }
 
-    /// Lets nothing more go wrong.
+    /// Lets nothing more go wrong; what hangs may end.
     pub fn heal(&self) {
-        self.0.world.lock().faults.clear();
+        let mut world = self.0.world.lock();
+        world.faults.clear();
+        for pending in world.pending.iter_mut().filter(|p| p.due == NEVER) {
+            pending.due = 0;
+        }
+        self.0.bell.notify_all();
     }
 
     /// How much all files together may take from now on.

@@ -13,6 +13,12 @@ pub(super) enum Effect {
     Lost,
     /// It says that it is done, and the bytes went there.
     Misdirected(FileId, u64),
+    /// A read brings what stood there before the last write of each byte.
+    Stale,
+    /// A sync ends with this error number, and what it was to make durable is gone.
+    Gone(i32),
+    /// It does not end, until the machine is healed or dies.
+    Hung,
 }
 
 /// A failure that waits for its op. Give it to [`SimDisk::inject`](super::SimDisk::inject).
@@ -52,6 +58,29 @@ impl Fault {
     #[must_use]
     pub const fn misdirected(file: FileId, offset: u64) -> Self {
         Self::new(OpKind::Write, Effect::Misdirected(file, offset))
+    }
+
+    /// The next read brings what stood at its place before it was last written.
+    #[must_use]
+    pub const fn stale() -> Self {
+        Self::new(OpKind::Read, Effect::Stale)
+    }
+
+    /// The next sync ends with this error number, and what it was to make durable is gone: what Linux does with
+    /// dirty pages that it could not write. A sync after it succeeds, and saves nothing.
+    ///
+    /// # Panics
+    /// When `errno` is not positive.
+    #[must_use]
+    pub const fn gone(errno: i32) -> Self {
+        assert!(errno > 0, "an error has a number");
+        Self::new(OpKind::Sync, Effect::Gone(errno))
+    }
+
+    /// The next op of this kind does not end until [`SimDisk::heal`](super::SimDisk::heal), or a crash.
+    #[must_use]
+    pub const fn hung(kind: OpKind) -> Self {
+        Self::new(kind, Effect::Hung)
     }
 
     /// Not the next such op, but the one after `count` others.

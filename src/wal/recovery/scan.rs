@@ -200,6 +200,9 @@ impl Scan {
 
     fn meta_is_read(&mut self, file: &[u8]) -> Result<(), ScanError> {
         let meta = match Meta::read(file) {
+            Ok(_) if self.config.mutants.has(Mutant::OneMeta) && !both_copies_hold(file) => {
+                return Err(ScanError::MetaUnreadable);
+            }
             Ok(meta) => meta,
             Err(MetaError::Newer { major, features }) => return Err(ScanError::Newer { major, features }),
             Err(MetaError::Unreadable) => {
@@ -270,15 +273,16 @@ impl Scan {
         // The other copy of META stepped in if anything was written by a later incarnation: what
         // this one says of an orderly end is about another time then.
         let stale = self.newest_epoch() > meta.epoch;
+        let mutants = self.config.mutants;
         Known {
             acked: self.cursor.acked,
-            done: self.cursor.done.clone(),
+            done: if mutants.has(Mutant::NoRanges) { Vec::new() } else { self.cursor.done.clone() },
             durable: self.cursor.durable,
-            clean: meta.clean.filter(|_| !stale),
+            clean: meta.clean.filter(|_| !stale && !mutants.has(Mutant::NoCleanEnd)),
             recovered: meta.recovered,
             epoch: meta.epoch,
             block_len: meta.block_len,
-            mutants: self.config.mutants,
+            mutants,
         }
     }
 
@@ -352,7 +356,7 @@ impl Scan {
             let seen = self.segments.iter().flat_map(|s| s.frames.iter().flat_map(|f| &f.found)).map(|f| f.last());
             scanned.seen = seen.fold(walked.promise.max(walked.end), Lsn::max);
             scanned.end = walked.end;
-            scanned.next_lsn = next_lsn(walked.end, &meta, &self.cursor);
+            scanned.next_lsn = next_lsn(walked.end, &meta, &self.cursor, self.config.mutants);
             scanned.corruption = walked.corruption;
             scanned.report.lost_marks = walked.lost_marks;
             scanned.report.promise = walked.promise;
@@ -380,4 +384,11 @@ fn append(bytes: &mut Vec<u8>, read: &Fetched) {
         Some(block) => bytes.extend_from_slice(block),
         None => bytes.resize(bytes.len() + read.len, 0),
     }
+}
+
+/// What a mutant demands of META.
+fn both_copies_hold(file: &[u8]) -> bool {
+    let (first, second) = file.split_at(file.len().min(4096));
+    let second: Vec<u8> = first.iter().map(|_| 0).chain(second.iter().copied()).collect();
+    Meta::read(first).is_ok() && Meta::read(&second).is_ok()
 }
