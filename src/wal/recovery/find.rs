@@ -41,7 +41,7 @@ pub(crate) struct Frames {
     /// Blocks that begin like a frame and do not check out.
     pub(crate) broken: Vec<u32>,
     /// Blocks that the disk could not read.
-    pub(crate) unreadable: u64,
+    pub(crate) unreadable: Vec<u32>,
 }
 
 /// What identifies a frame of a segment, and bounds it.
@@ -94,7 +94,7 @@ pub(crate) struct Finder {
 
 impl Finder {
     pub(crate) const fn new(identity: Identity) -> Self {
-        let frames = Frames { found: Vec::new(), broken: Vec::new(), unreadable: 0 };
+        let frames = Frames { found: Vec::new(), broken: Vec::new(), unreadable: Vec::new() };
         Self { identity, next: HEADER_BLOCKS, passing: Vec::new(), frames }
     }
 
@@ -105,7 +105,7 @@ impl Finder {
             Some(bytes) => bytes.chunks_exact(block_len).for_each(|block| self.block(block)),
             None => {
                 for _ in 0..len / block_len {
-                    self.frames.unreadable += 1;
+                    self.frames.unreadable.push(self.next);
                     // A body with an unreadable block stays what it is from the start: not whole.
                     self.passing.clear();
                     self.next += 1;

@@ -39,6 +39,8 @@ pub struct Scan {
     meta: Option<Meta>,
     cursor: Cursor,
     segments: Vec<Segment>,
+    /// Slots of whose header the disk cannot read any copy.
+    blind: Vec<SlotNo>,
     report: ScanReport,
     outcome: Option<Result<Scanned, ScanError>>,
 }
@@ -48,7 +50,7 @@ enum Phase {
     List { asked: bool },
     Sync { left: VecDeque<FileId> },
     Meta { bytes: Vec<u8> },
-    Headers { bytes: Vec<u8>, slots: VecDeque<(SlotNo, u64)> },
+    Headers { bytes: Vec<u8>, unread: usize, slots: VecDeque<(SlotNo, u64)> },
     Frames { left: VecDeque<usize>, finder: Option<Finder> },
     Over,
 }
@@ -79,6 +81,7 @@ impl Scan {
             meta: None,
             cursor: Cursor::default(),
             segments: Vec::new(),
+            blind: Vec::new(),
             report: ScanReport::default(),
             outcome: None,
         };
@@ -159,8 +162,9 @@ impl Scan {
                     self.meta_is_read(&bytes)?;
                 }
             }
-            Phase::Headers { bytes, .. } => {
+            Phase::Headers { bytes, unread, .. } => {
                 append(bytes, read);
+                *unread += if read.bytes.is_none() { read.len } else { 0 };
                 self.header_bytes()?;
             }
             Phase::Frames { finder, .. } => {
@@ -235,18 +239,20 @@ impl Scan {
             self.fetch.ask(FileId::Slot(self.config.log, *slot), 0, header_len);
         }
         self.meta = Some(meta);
-        self.phase = Phase::Headers { bytes: Vec::new(), slots };
+        self.phase = Phase::Headers { bytes: Vec::new(), unread: 0, slots };
         self.header_bytes()
     }
 
     /// Looks whether a slot's header has been read, and whether all have.
     fn header_bytes(&mut self) -> Result<(), ScanError> {
         let Some(meta) = self.meta.clone() else { return Ok(()) };
-        let Phase::Headers { bytes, slots } = &mut self.phase else { return Ok(()) };
+        let Phase::Headers { bytes, unread, slots } = &mut self.phase else { return Ok(()) };
         if bytes.len() >= (HEADER_BLOCKS * meta.block_len) as usize {
             let header = read_slot_header(bytes, meta.block_len);
+            let is_blind = std::mem::take(unread) == bytes.len();
             bytes.clear();
             if let Some((slot, file_len)) = slots.pop_front() {
+                self.blind.extend(is_blind.then_some(slot));
                 let state = judge_header(&self.config, &meta, slot, header)?;
                 if let SlotState::Segment(header) = &state {
                     // Frames and places name their segment by its uid, so it must be one segment's.
@@ -323,7 +329,7 @@ impl Scan {
             let frames = finder.finish();
             self.report.segments_read += 1;
             self.report.frames += frames.found.iter().filter(|frame| frame.whole).count() as u64;
-            self.report.unreadable_blocks += frames.unreadable;
+            self.report.unreadable_blocks += frames.unreadable.len() as u64;
             self.segments[index].frames = Some(frames);
         }
         self.next_segment();
@@ -348,7 +354,8 @@ impl Scan {
         };
         if let Some(mut meta) = self.meta.take() {
             let known = self.known(&meta);
-            let walked = walk::walk(&self.segments, &known);
+            let mut walked = walk::walk(&self.segments, &known);
+            walk::look_at_blind(&mut walked, &self.blind, meta.segment_len, &known);
             scanned.report.stale_meta = self.newest_epoch() > meta.epoch;
             scanned.report.clean = known.clean.is_some();
             meta.epoch = meta.epoch.max(self.newest_epoch());
