@@ -12,7 +12,7 @@ use crate::sim::driver::{InUse, SimDriver};
 use crate::sim::faults::{Death, Fault, Fuse};
 use crate::sim::file::{SectorFate, SimFile};
 use crate::sim::history::{OpRecord, Unstable};
-use crate::sim::world::World;
+use crate::sim::world::{NEVER, World};
 use crate::time::Instant;
 use crate::wal::op::{FileId, LogId};
 
@@ -156,6 +156,14 @@ impl SimDisk {
         world.history.iter().filter(|r| numbers.contains(&r.number)).cloned().collect()
     }
 
+    /// When the first of the ops in flight may end; `None` if there is none, or all of them hang.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let world = self.0.world.lock();
+        let due = world.pending.iter().map(|p| p.due).filter(|due| *due != NEVER).min();
+        due.map(Instant::from_nanos)
+    }
+
     /// How many ops are in flight.
     #[must_use]
     pub fn in_flight_count(&self) -> usize {
@@ -218,12 +226,6 @@ impl SimDisk {
         std::mem::take(&mut world.rung) || !world.ready.is_empty()
     }
 
-    /// When the next of the ops in flight may end, by the clock of the settings.
-    #[must_use]
-    pub fn next_due(&self) -> Option<Instant> {
-        self.0.world.lock().pending.iter().map(|p| p.due).min().map(Instant::from_nanos)
-    }
-
     /// Every op in flight may end now, however late it was to be.
     pub fn let_go(&self) {
         let mut world = self.0.world.lock();
@@ -263,11 +265,15 @@ impl SimDisk {
         self.0.world.lock().faults.push(fault);
     }
 
-    /// Lets nothing more go wrong.
+    /// Lets nothing more go wrong; what hangs may end.
     pub fn heal(&self) {
         let mut world = self.0.world.lock();
         world.faults.clear();
         world.fuse = None;
+        for pending in world.pending.iter_mut().filter(|p| p.due == NEVER) {
+            pending.due = 0;
+        }
+        self.0.bell.notify_all();
     }
 
     /// How much all files together may take from now on.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::io::{Disk, DiskReport, Wake};
 use crate::sim::disk::{Mode, Shared, SimDisk};
 use crate::sim::history::OpKind;
-use crate::sim::world::World;
+use crate::sim::world::{NEVER, World};
 use crate::wal::op::{Completion, DiskError, Op, Token};
 
 /// Another connection to the machine is open.
@@ -109,7 +109,7 @@ impl Disk for SimDriver {
             if slept && deadline.is_some_and(|d| std::time::Instant::now() >= d) {
                 return None;
             }
-            let due = world.pending.iter().map(|p| p.due).min();
+            let due = world.pending.iter().map(|p| p.due).filter(|due| *due != NEVER).min();
             let due = due.map(|nanos| shared.epoch + Duration::from_nanos(nanos));
             match [deadline, due].into_iter().flatten().min() {
                 Some(until) => {
@@ -148,7 +148,8 @@ fn finish_due(shared: &Shared, world: &mut World, looks_once: bool) {
         Mode::Manual | Mode::Seeded => {
             // Waiting on a machine whose clock stands still means: until the first op is over.
             if due.is_empty() && !looks_once && !world.pending.is_empty() {
-                let first = (0..world.pending.len()).min_by_key(|i| world.pending[*i].due);
+                let ends = |i: &usize| world.pending[*i].due != NEVER;
+                let first = (0..world.pending.len()).filter(ends).min_by_key(|i| world.pending[*i].due);
                 due.extend(first);
             }
             if world.ready.is_empty() && !due.is_empty() {

@@ -17,6 +17,10 @@ pub(super) enum Effect {
     Misdirected(FileId, u64),
     /// It succeeds, so much later.
     Late(Duration),
+    /// A read brings what stood there before the last write of each byte.
+    Stale,
+    /// A sync ends with this error number, and what it was to make durable is gone.
+    Gone(i32),
 }
 
 /// A failure that waits for its op. Give it to [`SimDisk::inject`](super::SimDisk::inject).
@@ -63,6 +67,29 @@ impl Fault {
     #[must_use]
     pub const fn late(kind: OpKind, by: Duration) -> Self {
         Self::new(kind, Effect::Late(by))
+    }
+
+    /// The next read brings what stood at its place before it was last written.
+    #[must_use]
+    pub const fn stale() -> Self {
+        Self::new(OpKind::Read, Effect::Stale)
+    }
+
+    /// The next sync ends with this error number, and what it was to make durable is gone: what Linux does with
+    /// dirty pages that it could not write. A sync after it succeeds, and saves nothing.
+    ///
+    /// # Panics
+    /// When `errno` is not positive.
+    #[must_use]
+    pub const fn gone(errno: i32) -> Self {
+        assert!(errno > 0, "an error has a number");
+        Self::new(OpKind::Sync, Effect::Gone(errno))
+    }
+
+    /// The next op of this kind does not end until [`SimDisk::heal`](super::SimDisk::heal), or a crash.
+    #[must_use]
+    pub const fn hung(kind: OpKind) -> Self {
+        Self::new(kind, Effect::Late(Duration::MAX))
     }
 
     /// Not the next such op, but the one after `count` others.

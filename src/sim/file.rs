@@ -35,6 +35,8 @@ pub(super) struct Cached {
 pub(super) struct SimFile {
     durable: Vec<u8>,
     cached: Vec<Cached>,
+    /// What stood at each place before it was last written; shorter than the file where nothing was.
+    older: Vec<u8>,
     /// Where reading fails.
     unreadable: Vec<Range<u64>>,
 }
@@ -77,8 +79,29 @@ impl SimFile {
         }
     }
 
+    /// Fills `out` with what stood there before the last write.
+    pub(super) fn read_stale(&self, offset: u64, out: &mut [u8]) {
+        self.read(offset, out);
+        lay(out, offset, 0, &self.older);
+    }
+
+    /// Keeps what a write is about to cover.
+    fn remember(&mut self, offset: u64, len: usize) {
+        let (start, end) = (index(offset), index(offset) + len);
+        let mut older = std::mem::take(&mut self.older);
+        if older.len() < end {
+            // What is not written again reads the same, stale or not.
+            let had = older.len();
+            older.resize(end, 0);
+            self.read(had as u64, &mut older[had..]);
+        }
+        self.read(offset, &mut older[start..end]);
+        self.older = older;
+    }
+
     /// A write that the cache has taken.
     pub(super) fn cache(&mut self, number: u64, step: u64, offset: u64, bytes: Arc<[u8]>) {
+        self.remember(offset, bytes.len());
         let stale = vec![false; bytes.len().div_ceil(SECTOR_LEN)];
         self.cached.push(Cached { number, step, offset, bytes, completed: true, stale });
     }
@@ -93,6 +116,7 @@ impl SimFile {
 
     /// A write that is durable by itself.
     pub(super) fn write_through(&mut self, offset: u64, bytes: &[u8]) {
+        self.remember(offset, bytes.len());
         for write in &mut self.cached {
             for (sector, stale) in write.stale.iter_mut().enumerate() {
                 let at = write.offset + (sector * SECTOR_LEN) as u64;

@@ -18,6 +18,9 @@
 //! | torn, lost, spoilt sectors at a power cut | [`SimDisk::crash`], or sector by sector with [`SimDisk::crash_with`] |
 //! | errors of any number, at the k-th op of a kind | [`Fault::error`] |
 //! | writes that say "done" and are not, or went elsewhere | [`Fault::lost`], [`Fault::misdirected`] |
+//! | reads that bring an older state | [`Fault::stale`] |
+//! | a sync that fails once, its data gone | [`Fault::gone`] |
+//! | ops that do not end | [`Fault::hung`] |
 //! | rot, unreadable places | [`SimDisk::rot`], [`SimDisk::make_unreadable`] |
 //! | a full disk | [`SimSettings::space`] |
 //! | slowness; an op that ends late, or never | [`SimSettings::latency`]; [`Fault::late`] |

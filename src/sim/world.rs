@@ -16,11 +16,14 @@ use crate::wal::op::{Completion, DiskError, FileId, Op, Output, Token};
 const HISTORY_LEN_MAX: usize = 100_000;
 /// Bytes of a write that its record keeps.
 const HEAD_LEN_MAX: usize = 96;
+/// When an op that hangs is due.
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// An op in flight.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) number: u64,
+    /// When it may end; never, if it hangs.
     pub(super) due: u64,
     token: Token,
     op: Op,
@@ -70,6 +73,11 @@ fn range_of(op: &Op) -> Option<(FileId, Range<u64>, bool)> {
         Op::Quarantine { .. } => Some((file, 0..u64::MAX, false)),
         Op::List { .. } | Op::Sync { .. } => None,
     }
+}
+
+/// Whether a write that was cut off may have reached the medium.
+const fn lands(effect: Option<Effect>) -> bool {
+    effect.is_none()
 }
 
 impl World {
@@ -203,6 +211,10 @@ impl World {
             self.fail(number, &op);
             return Err(error(errno));
         }
+        if let (Some(Effect::Gone(errno)), Some(content)) = (effect, self.files.get_mut(&file)) {
+            content.forget();
+            return Err(error(errno));
+        }
         match op {
             Op::List { log } => Ok(Output::Files(
                 self.files.iter().filter(|(f, _)| f.log() == log).map(|(f, content)| (*f, content.len())).collect(),
@@ -232,7 +244,10 @@ impl World {
                 if content.is_unreadable(&(offset..offset + block.len() as u64)) {
                     return Err(error(libc::EIO));
                 }
-                content.read(offset, &mut block);
+                match effect {
+                    Some(Effect::Stale) => content.read_stale(offset, &mut block),
+                    _ => content.read(offset, &mut block),
+                }
                 Ok(Output::Bytes(block))
             }
             Op::Remove { .. } => self.files.remove(&file).map(|_| Output::Done).ok_or_else(|| error(libc::ENOENT)),
@@ -351,7 +366,7 @@ impl World {
         for pending in std::mem::take(&mut self.pending) {
             let number = pending.number;
             match pending.op {
-                Op::Write { file, offset, block, .. } if pending.effect.is_none() => {
+                Op::Write { file, offset, block, .. } if lands(pending.effect) => {
                     let Some(content) = self.files.get_mut(&file) else { continue };
                     let unstable = Unstable { number, file, offset, len: block.len() as u64, completed: false };
                     for (sector, bytes) in block.chunks(SECTOR_LEN).enumerate() {
@@ -410,7 +425,7 @@ impl World {
         let pending = std::mem::take(&mut self.pending);
         for p in pending {
             match p.op {
-                Op::Write { file, offset, block, .. } if p.effect.is_none() => {
+                Op::Write { file, offset, block, .. } if lands(p.effect) => {
                     let sectors = block.len() / SECTOR_LEN;
                     let end = match self.prng.below(3) {
                         0 => 0,

@@ -18,9 +18,11 @@ use std::time::Duration;
 use crate::lsn::Lsn;
 use crate::time::Instant;
 use crate::wal::arena::Arena;
+use crate::wal::config::LogConfig;
 use crate::wal::cursor::{CURSOR_ATTEMPTS_MAX, CURSOR_RANGES_MAX, Cursor, cursor_copy_len, cursor_offset};
 use crate::wal::meta::{LogEnd, Meta, meta_copy_len, meta_offset};
-use crate::wal::op::{FileId, LogId, Op};
+use crate::wal::mutant::Mutant;
+use crate::wal::op::{FileId, Op};
 
 use crate::wal::writer::NUMBER_MASK;
 
@@ -46,6 +48,8 @@ pub(super) struct Keeper {
     acks: u32,
     urgent: bool,
     number: u32,
+    /// A mutant: every cursor is written over the one before.
+    in_place: bool,
 }
 
 /// What the completion of one of its writes means.
@@ -58,10 +62,11 @@ pub(super) enum Kept {
 }
 
 impl Keeper {
-    pub(super) fn new(log: LogId, every: Duration, meta: Meta, cursor: Cursor) -> Self {
+    pub(super) fn new(config: &LogConfig, meta: Meta, cursor: Cursor) -> Self {
         Self {
-            file: FileId::Meta(log),
-            every,
+            file: FileId::Meta(config.log),
+            every: config.cursor_every,
+            in_place: config.mutants.has(Mutant::CursorInPlace),
             meta_flight: None,
             reserved: Lsn::ZERO,
             clean: false,
@@ -124,7 +129,7 @@ impl Keeper {
         }
         let len = usize::try_from(cursor_copy_len(self.meta.block_len)).ok()?;
         let mut block = arena.cut(len)?;
-        self.cursor.generation += 1;
+        self.cursor.generation += if self.in_place { 2 } else { 1 };
         self.cursor.durable = durable;
         self.cursor.encode(&mut block);
         (self.dirty_since, self.acks, self.urgent) = (None, 0, false);

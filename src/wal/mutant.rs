@@ -39,6 +39,71 @@ pub enum Mutant {
     PromiseEarly,
     /// Periodic: the sync is issued without waiting for the writes it must cover.
     SyncEarly,
+    /// After a failed sync what it was to cover is synced once more, instead of failing.
+    SyncAgain,
+    /// Frames of `Immediate` go out as plain writes, and count as durable when they complete.
+    NoDsync,
+    /// A frame that is written by two ops counts as written when one of them has completed.
+    PartIsAll,
+    /// `Spill` shows entries before their LSNs are reserved.
+    NoReserve,
+    /// Recovery gives out LSNs that META says were reserved.
+    ReservedForgotten,
+    /// LSNs that `Spill` leaves out are not said by a SKIP.
+    NoSkip,
+    /// A slot gets the uid again that it had two uses ago.
+    SameUid,
+    /// A frame's body is taken without its checksum.
+    BodyUnchecked,
+    /// A frame's header is taken without its checksum.
+    HeaderUnchecked,
+    /// One copy of META does not step in for the other.
+    OneMeta,
+    /// The cursor is always written over the same copy.
+    CursorInPlace,
+    /// Recovery does not know what the sink has finished above the cursor.
+    NoRanges,
+    /// Recovery does not know where the log was closed.
+    NoCleanEnd,
+    /// A cut by policy leaves the promises that were made for what it cuts off.
+    CutKeepsPromise,
+}
+
+impl Mutant {
+    /// All of them, so that a test can see that it has left none out.
+    #[cfg(feature = "testing")]
+    pub const ALL: &'static [Self] = &[
+        Self::NoVoid,
+        Self::NoSettledEnd,
+        Self::AppendToTail,
+        Self::RecycleEarly,
+        Self::AckOutOfOrder,
+        Self::NoUid,
+        Self::NoLsnChain,
+        Self::MarkNotSteppedOver,
+        Self::NoLookAhead,
+        Self::PrevEndIsPromise,
+        Self::DeadIsError,
+        Self::TwoHeaders,
+        Self::LinkToEmpty,
+        Self::NoSyncBeforeRead,
+        Self::PromiseEarly,
+        Self::SyncEarly,
+        Self::SyncAgain,
+        Self::NoDsync,
+        Self::PartIsAll,
+        Self::NoReserve,
+        Self::ReservedForgotten,
+        Self::NoSkip,
+        Self::SameUid,
+        Self::BodyUnchecked,
+        Self::HeaderUnchecked,
+        Self::OneMeta,
+        Self::CursorInPlace,
+        Self::NoRanges,
+        Self::NoCleanEnd,
+        Self::CutKeepsPromise,
+    ];
 }
 
 /// The rules that are switched off: none, outside tests.

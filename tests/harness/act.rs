@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use ringwal::Lsn;
-use ringwal::io::Disk;
 use ringwal::ring::record::{RECORD_HEADER_LEN, State, Word, stride_of};
 use ringwal::wal::frame::{FrameKind, RunEnd};
 use ringwal::wal::log::{Commit, Event, Log};
@@ -66,7 +65,7 @@ impl Rig {
             let now = self.clock.now();
             let process = self.process.as_mut().expect("a log is open");
             let Some((token, op)) = process.log.poll_op(now) else { break };
-            process.driver.submit(token, op);
+            process.port.submit(token, op);
             submitted += 1;
             self.tick()?;
         }
@@ -78,7 +77,7 @@ impl Rig {
         let now = self.clock.now();
         let process = self.process.as_mut().expect("a log is open");
         let mut moved = false;
-        while let Some(completion) = process.driver.complete(Some(Duration::ZERO)) {
+        while let Some(completion) = process.port.complete() {
             moved = true;
             match completion.token.owner {
                 Owner::Reader(_) => process.reader.handle_completion(completion),
@@ -175,13 +174,17 @@ impl Rig {
             if self.step()? || submitted {
                 continue;
             }
-            let Some(at) = self.log().poll_timeout() else { return Ok(()) };
+            let due = self.machine.next_due();
+            let Some(at) = self.log().poll_timeout().into_iter().chain(due).min() else { return Ok(()) };
             if at.since(self.clock.now()) > Duration::from_secs(3600) {
                 return Ok(());
             }
             self.clock.advance_to(at);
             let now = self.clock.now();
-            self.log().handle_timeout(now);
+            // As the flush core does: only when it was asked for.
+            if self.log().poll_timeout().is_some_and(|at| at <= now) {
+                self.log().handle_timeout(now);
+            }
             self.events()?;
         }
         Err(Failure::Broken("the log does not come to rest in 20,000 steps".into()))

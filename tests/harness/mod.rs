@@ -11,6 +11,8 @@
 pub mod act;
 pub mod look;
 pub mod model;
+pub mod port;
 pub mod rig;
+pub mod script;
 
 pub use rig::{Failure, Outcome, Plan, Rig};

@@ -147,6 +147,13 @@ impl Model {
         }
     }
 
+    /// A policy cuts the log off behind `end`: what lies there is gone, told durable or not.
+    pub fn cut(&mut self, end: u64) {
+        self.current.split_off(&(end + 1));
+        self.durable = self.durable.min(end);
+        self.decided = None;
+    }
+
     /// The sink finishes these.
     pub fn finish(&mut self, lsns: impl IntoIterator<Item = u64>) {
         for lsn in lsns {

@@ -1,20 +1,21 @@
 //! Opens stores, drives the log, kills it, and checks every answer against the model.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ringwal::io::Disk;
-use ringwal::sim::{DiskKind, ManualClock, Prng, SimDisk, SimDriver, SimSettings};
+use ringwal::sim::{DiskKind, ManualClock, Prng, SimDisk, SimSettings, mix};
 use ringwal::wal::block::Pool;
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::log::{Commit, Log, LogConfig};
 use ringwal::wal::mutant::Mutants;
-use ringwal::wal::op::{Completion, LogId, Op, Owner, Token};
+use ringwal::wal::op::{Completion, DiskError, LogId, Op, Owner, Token};
 use ringwal::wal::reader::{ReadEvent, Reader};
 use ringwal::wal::recovery::{Corruption, OnCorruption, Recovered, Repair, Scan, ScanError, Scanned, StoreConfig};
 use ringwal::{Lsn, Schema};
 
 use super::model::{Entry, Model};
+use super::port::Port;
 
 /// How a run is set up.
 #[derive(Clone, Debug)]
@@ -33,6 +34,10 @@ pub struct Plan {
     pub policy: OnCorruption,
     pub mutants: Mutants,
     pub garbage: bool,
+    /// Which log of the machine's store.
+    pub log: LogId,
+    /// Shortest and longest time of an op.
+    pub latency: (Duration, Duration),
 }
 
 impl Default for Plan {
@@ -50,6 +55,8 @@ impl Default for Plan {
             policy: OnCorruption::Stop,
             mutants: Mutants::NONE,
             garbage: true,
+            log: LogId::Main,
+            latency: (Duration::ZERO, Duration::ZERO),
         }
     }
 }
@@ -65,6 +72,10 @@ pub enum Failure {
     Corrupt(Vec<Corruption>),
     /// The store was refused.
     Refused(ScanError),
+    /// The reader was refused.
+    Unread(DiskError),
+    /// An op hangs, and nothing else is left to do.
+    Hung,
 }
 
 impl From<String> for Failure {
@@ -78,7 +89,7 @@ pub type Outcome<T> = Result<T, Failure>;
 /// A log that is open.
 #[derive(Debug)]
 pub struct Process {
-    pub driver: SimDriver,
+    pub port: Port,
     pub log: Log,
     pub reader: Reader,
     /// Next LSN that Ready must bring.
@@ -107,6 +118,12 @@ pub struct Rig {
     /// Whether the fuse takes the power or only the process.
     pub fuse_kills: bool,
     pub notes: Vec<String>,
+    /// The connection of the log that runs beside this one in the same process.
+    pub beside: Option<Port>,
+    /// Which actions of a history are played; all, unless it is being shrunk.
+    pub only: Option<BTreeSet<u64>>,
+    /// Actions so far that were played.
+    pub played: BTreeSet<u64>,
     /// Whether the disk may fail.
     pub faulty: bool,
     /// Called after every event of the machine.
@@ -143,7 +160,7 @@ impl Machinery for Scan {
 }
 
 impl Machinery for Repair {
-    type Out = Result<Recovered, ringwal::wal::op::DiskError>;
+    type Out = Result<Recovered, DiskError>;
     fn poll_op(&mut self) -> Option<(Token, Op)> {
         self.poll_op()
     }
@@ -162,6 +179,7 @@ impl Rig {
             kind: plan.kind,
             seed: plan.seed,
             garbage: plan.garbage,
+            latency: plan.latency,
             clock: clock.clone(),
             ..SimSettings::default()
         };
@@ -175,6 +193,9 @@ impl Rig {
             fuse: None,
             fuse_kills: false,
             notes: Vec::new(),
+            beside: None,
+            only: None,
+            played: BTreeSet::new(),
             faulty: false,
             probe: None,
             probed: 0,
@@ -196,7 +217,7 @@ impl Rig {
 
     pub fn config(&self) -> StoreConfig {
         StoreConfig {
-            log: LogId::Main,
+            log: self.plan.log,
             block_len: self.plan.block_len,
             segment_len: u64::from(self.plan.segment_blocks * self.plan.block_len),
             frame_len_max: self.plan.frame_blocks_max * self.plan.block_len,
@@ -221,6 +242,26 @@ impl Rig {
         Ok(())
     }
 
+    /// Whether the action with this number is played; what it draws is its own, whatever others draw.
+    pub fn turn(&mut self, number: u64) -> bool {
+        self.prng = Prng::new(mix(self.plan.seed ^ 0x5157) ^ mix(number));
+        let plays = self.only.as_ref().is_none_or(|only| only.contains(&number));
+        if plays {
+            self.played.insert(number);
+        }
+        plays
+    }
+
+    /// Nothing moves until an op in flight is over.
+    fn wait_for_disk(&mut self, who: &str) -> Outcome<()> {
+        match self.machine.next_due() {
+            Some(at) => self.clock.advance_to(at),
+            None if self.machine.in_flight_count() > 0 => return Err(Failure::Hung),
+            None => return Err(Failure::Broken(format!("{who} waits for nothing"))),
+        }
+        Ok(())
+    }
+
     /// The power goes, or only the process dies.
     pub fn die(&mut self, kill: bool) {
         self.note(if kill { "kill" } else { "power cut" });
@@ -232,7 +273,7 @@ impl Rig {
         self.process = None;
     }
 
-    fn drive<M: Machinery>(&mut self, driver: &mut SimDriver, machinery: &mut M) -> Outcome<M::Out> {
+    fn drive<M: Machinery>(&mut self, port: &Port, machinery: &mut M) -> Outcome<M::Out> {
         loop {
             if let Some(out) = machinery.outcome() {
                 return Ok(out);
@@ -240,7 +281,7 @@ impl Rig {
             let mut moved = false;
             while let Some((token, op)) = machinery.poll_op() {
                 assert_eq!(token.owner, Owner::Recovery);
-                driver.submit(token, op);
+                port.submit(token, op);
                 moved = true;
                 self.tick()?;
             }
@@ -248,21 +289,24 @@ impl Rig {
                 moved = true;
                 self.tick()?;
             }
-            while let Some(completion) = driver.complete(Some(Duration::ZERO)) {
+            while let Some(completion) = port.complete() {
                 machinery.handle_completion(completion);
                 moved = true;
             }
-            if !moved && self.machine.in_flight_count() == 0 {
-                return Err(Failure::Broken("recovery waits for nothing".into()));
+            if !moved {
+                self.wait_for_disk("recovery")?;
             }
         }
     }
 
     /// Scans, and gives the connection back too.
-    pub fn scan(&mut self) -> Outcome<(SimDriver, Scanned)> {
-        let mut driver = self.machine.connect().expect("no other process runs on the machine");
+    pub fn scan(&mut self) -> Outcome<(Port, Scanned)> {
+        let port = match &self.beside {
+            Some(port) => port.beside(self.plan.log),
+            None => Port::new(self.machine.connect().expect("no other process runs on the machine"), self.plan.log),
+        };
         let mut scan = Scan::new(self.config(), self.pool.clone());
-        let scanned = self.drive(&mut driver, &mut scan)?.map_err(Failure::Refused)?;
+        let scanned = self.drive(&port, &mut scan)?.map_err(Failure::Refused)?;
         self.note(format!(
             "scan: acked {} end {} next {} tail {:x} live {:?} voids {:?} free {:?}",
             scanned.cursor.acked,
@@ -273,7 +317,7 @@ impl Rig {
             scanned.voids,
             scanned.free,
         ));
-        Ok((driver, scanned))
+        Ok((port, scanned))
     }
 
     /// Opens the store, reads all that is to be delivered, and checks it. The log is running then.
@@ -286,7 +330,7 @@ impl Rig {
     }
 
     fn try_open(&mut self) -> Outcome<()> {
-        let (mut driver, scanned) = self.scan()?;
+        let (port, scanned) = self.scan()?;
         if !scanned.corruption.is_empty() && self.plan.policy == OnCorruption::Stop {
             return Err(Failure::Corrupt(scanned.corruption));
         }
@@ -296,15 +340,15 @@ impl Rig {
             self.model.check_decision(scanned.end.number())?;
         }
         let mut repair = Repair::new(scanned, self.plan.policy, self.config(), self.pool.clone());
-        let recovered = self.drive(&mut driver, &mut repair)?;
+        let recovered = self.drive(&port, &mut repair)?;
         let recovered = recovered.map_err(|e| Failure::Refused(ScanError::Disk(e)))?;
         let (cursor, end, next) = (recovered.cursor.clone(), recovered.end.number(), recovered.next_lsn.number());
         if repaired {
             self.model.check_recovery_end(&cursor, end, next)?;
         }
-        let reader = Reader::new(LogId::Main, &recovered.meta, self.plan.mutants);
+        let reader = Reader::new(self.plan.log, &recovered.meta, self.plan.mutants);
         let config = LogConfig {
-            log: LogId::Main,
+            log: self.plan.log,
             schema: Schema::new("sim", 1),
             commit: self.plan.commit,
             slots_max: self.plan.slots_max,
@@ -317,7 +361,7 @@ impl Rig {
             lsn_floor: Lsn::ZERO,
         };
         let log = Log::new(recovered, config, self.pool.clone());
-        self.process = Some(Process { driver, log, reader, ready: next, closed: false, blocked: false, failed: false });
+        self.process = Some(Process { port, log, reader, ready: next, closed: false, blocked: false, failed: false });
         let read = self.read_from(cursor.acked.next())?;
         self.model.check_recovery(&cursor, end, &read)?;
         for (lsn, entry) in &read {
@@ -345,7 +389,7 @@ impl Rig {
             while let Some((token, op)) =
                 process.reader.poll_op(process.log.segments(), process.log.durable(), &self.pool)
             {
-                process.driver.submit(token, op);
+                process.port.submit(token, op);
                 moved = true;
                 self.tick()?;
             }
@@ -353,7 +397,7 @@ impl Rig {
                 moved = true;
                 self.tick()?;
             }
-            while let Some(completion) = process.driver.complete(Some(Duration::ZERO)) {
+            while let Some(completion) = process.port.complete() {
                 moved = true;
                 match completion.token.owner {
                     Owner::Reader(_) => process.reader.handle_completion(completion),
@@ -375,11 +419,12 @@ impl Rig {
                         process.reader.skip(&corruption);
                         self.model.give_up(corruption.first.number(), corruption.last.number())?;
                     }
+                    ReadEvent::Failed(error) if self.faulty => return Err(Failure::Unread(error)),
                     ReadEvent::Failed(error) => return Err(Failure::Broken(format!("reader: {error}"))),
                 }
             }
-            if !moved && self.machine.in_flight_count() == 0 {
-                return Err(Failure::Broken("the reader waits for nothing".into()));
+            if !moved {
+                self.wait_for_disk("the reader")?;
             }
         }
     }
@@ -399,8 +444,8 @@ impl Rig {
 
     /// The cursor that a scan of the machine as it is would find.
     pub fn cursor(&mut self) -> Outcome<Cursor> {
-        let (driver, scanned) = self.scan()?;
-        drop(driver);
+        let (port, scanned) = self.scan()?;
+        drop(port);
         Ok(scanned.cursor)
     }
 }

@@ -83,7 +83,8 @@ impl Log {
             let reserved = if next_lsn > lsn.next() { next_lsn.prev() } else { Lsn::ZERO };
             return self.keeper.poll_clean(end, reserved, &mut self.desk.arena);
         }
-        let reserves = self.phase == Phase::Open && self.desk.config.commit == Commit::Spill;
+        let blind = self.desk.config.mutants.has(Mutant::NoReserve);
+        let reserves = self.phase == Phase::Open && self.desk.config.commit == Commit::Spill && !blind;
         reserves.then(|| self.keeper.poll_reserve(next_lsn, &mut self.desk.arena)).flatten()
     }
 
@@ -144,7 +145,9 @@ impl Log {
                     self.seal_open();
                     self.writer.spill();
                 }
-                self.writer.give_ready(self.keeper.reserved(), &mut self.desk);
+                let blind = self.desk.config.mutants.has(Mutant::NoReserve);
+                let reserved = if blind { self.writer.next_lsn() } else { self.keeper.reserved() };
+                self.writer.give_ready(reserved, &mut self.desk);
             }
         }
     }

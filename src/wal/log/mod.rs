@@ -108,7 +108,7 @@ impl Log {
             slots.reopen(last.slot, last.uid);
         }
         let writer = Writer::new(&recovered, &config);
-        let keeper = Keeper::new(config.log, config.cursor_every, meta.clone(), recovered.cursor.clone());
+        let keeper = Keeper::new(&config, meta.clone(), recovered.cursor.clone());
         let desk = Desk {
             config,
             store: meta.store,
@@ -368,6 +368,7 @@ impl Log {
                 self.keeper_failed = true;
                 self.fail(error);
             }
+            (_, Err(_)) if self.desk.config.mutants.has(Mutant::SyncAgain) && self.writer.sync_again(number) => {}
             (_, Err(error)) => self.fail(error),
             (_, Ok(_)) if self.failure.is_some() => {}
             (_, Ok(_)) => {

@@ -41,7 +41,7 @@ pub(crate) struct Frames {
     /// Blocks that begin like a frame and do not check out.
     pub(crate) broken: Vec<u32>,
     /// Blocks that the disk could not read.
-    pub(crate) unreadable: u64,
+    pub(crate) unreadable: Vec<u32>,
 }
 
 /// What identifies a frame of a segment, and bounds it.
@@ -56,6 +56,11 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// The header that these bytes begin with.
+    pub(crate) fn header(&self, bytes: &[u8]) -> Result<FrameHeader, NotAFrame> {
+        FrameHeader::decode_with(bytes, !self.mutants.has(Mutant::HeaderUnchecked))
+    }
+
     /// Blocks of the frame under this header, if it can stand at `position` of this segment.
     pub(crate) fn admits(&self, header: &FrameHeader, position: u32) -> Option<u32> {
         let stored_len = header.stored_len(self.block_len);
@@ -89,7 +94,7 @@ pub(crate) struct Finder {
 
 impl Finder {
     pub(crate) const fn new(identity: Identity) -> Self {
-        let frames = Frames { found: Vec::new(), broken: Vec::new(), unreadable: 0 };
+        let frames = Frames { found: Vec::new(), broken: Vec::new(), unreadable: Vec::new() };
         Self { identity, next: HEADER_BLOCKS, passing: Vec::new(), frames }
     }
 
@@ -100,7 +105,7 @@ impl Finder {
             Some(bytes) => bytes.chunks_exact(block_len).for_each(|block| self.block(block)),
             None => {
                 for _ in 0..len / block_len {
-                    self.frames.unreadable += 1;
+                    self.frames.unreadable.push(self.next);
                     // A body with an unreadable block stays what it is from the start: not whole.
                     self.passing.clear();
                     self.next += 1;
@@ -111,13 +116,14 @@ impl Finder {
 
     fn block(&mut self, block: &[u8]) {
         let found = &mut self.frames.found;
-        self.passing.retain_mut(|frame| !frame.feed(block, found));
-        match FrameHeader::decode(block) {
+        let unchecked = self.identity.mutants.has(Mutant::BodyUnchecked);
+        self.passing.retain_mut(|frame| !frame.feed(block, found, unchecked));
+        match self.identity.header(block) {
             Ok(header) => {
                 if let Some(blocks) = self.identity.admits(&header, self.next) {
                     let mut frame = Passing { index: found.len(), sum: 0, rest: header.body_len as usize };
                     found.push(Found { header, blocks, whole: false });
-                    if !frame.feed(&block[FRAME_HEADER_LEN..], found) {
+                    if !frame.feed(&block[FRAME_HEADER_LEN..], found, unchecked) {
                         self.passing.push(frame);
                     }
                 }
@@ -136,13 +142,13 @@ impl Finder {
 
 impl Passing {
     /// Whether the body has passed.
-    fn feed(&mut self, bytes: &[u8], found: &mut [Found]) -> bool {
+    fn feed(&mut self, bytes: &[u8], found: &mut [Found], unchecked: bool) -> bool {
         let bytes = &bytes[..bytes.len().min(self.rest)];
         self.sum = crc_append(self.sum, bytes);
         self.rest -= bytes.len();
         if self.rest == 0 {
             let frame = &mut found[self.index];
-            frame.whole = frame.header.body_crc == self.sum;
+            frame.whole = unchecked || frame.header.body_crc == self.sum;
         }
         self.rest == 0
     }

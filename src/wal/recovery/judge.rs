@@ -6,15 +6,16 @@ use super::walk::{Known, Segment, Span, Walked};
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::wal::cursor::{CURSOR_LEN, Cursor, cursor_offset};
 use crate::wal::meta::Meta;
-use crate::wal::mutant::Mutant;
+use crate::wal::mutant::{Mutant, Mutants};
 use crate::wal::segment::{SegmentHeader, SlotHeader};
 use crate::wal::segments::LiveSegment;
 
 /// The LSN behind everything that was ever given out: a finished run may lie beyond the log's end if
 /// its entries were delivered from memory.
-pub(super) fn next_lsn(end: Lsn, meta: &Meta, cursor: &Cursor) -> Lsn {
+pub(super) fn next_lsn(end: Lsn, meta: &Meta, cursor: &Cursor, mutants: Mutants) -> Lsn {
     let done = cursor.done.last().map_or(Lsn::ZERO, |run| run.1.prev());
-    end.max(meta.reserved_lsn).max(done).next()
+    let reserved = if mutants.has(Mutant::ReservedForgotten) { Lsn::ZERO } else { meta.reserved_lsn };
+    end.max(reserved).max(done).next()
 }
 
 /// The cursor in a META file, if a copy of it checks out.

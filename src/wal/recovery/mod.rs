@@ -35,6 +35,7 @@
 //! | L     | a segment wholly below the headers' promise                      | taken unread                               |
 //! | N     | as D, E or J, but the promise ends within the hole               | corruption up to the promise, torn there: the log ends |
 //! | O     | a segment of an incarnation before the last recovery             | counts up to the end that recovery found   |
+//! | P     | as G, but a block that would come next cannot be read              | corruption, up to what may lie there       |
 //! | M     | as G, and nothing was begun there                                | the log ends here; no torn tail reported   |
 //!
 //! Each case has a test that carries its label.

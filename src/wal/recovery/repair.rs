@@ -186,7 +186,7 @@ fn reopen(
         meta.reserved_lsn = scanned.next_lsn.prev().max(scanned.seen);
         steps.push_back(Step::Meta(meta.clone()));
         lost = match policy {
-            OnCorruption::CutTail => cut(&mut scanned),
+            OnCorruption::CutTail => cut(&mut scanned, config.mutants.has(Mutant::CutKeepsPromise)),
             OnCorruption::Stop | OnCorruption::Quarantine => give_up(&mut scanned, steps),
         };
         scanned.cursor.generation += 1;
@@ -205,7 +205,7 @@ fn reopen(
     let mut absent = lost.clone();
     absent.extend(&scanned.cursor.done);
     Recovered {
-        next_lsn: next_lsn(scanned.end, &meta, &scanned.cursor),
+        next_lsn: next_lsn(scanned.end, &meta, &scanned.cursor, config.mutants),
         cursor: scanned.cursor,
         end: scanned.end,
         meta,
@@ -220,12 +220,13 @@ fn reopen(
 }
 
 /// Everything from the first hole on is given up.
-fn cut(scanned: &mut Scanned) -> Vec<(Lsn, Lsn)> {
+fn cut(scanned: &mut Scanned, keeps_promises: bool) -> Vec<(Lsn, Lsn)> {
     let first_lost = scanned.corruption.iter().map(|hole| hole.first).min().unwrap_or_else(|| scanned.end.next());
     let end = first_lost.prev().max(scanned.cursor.acked);
     let lost = vec![(end.next(), scanned.seen.max(end).next())];
     // Every segment behind the end, those too that hold nothing for the sink: their headers make promises.
     let is_behind = |state: &SlotState| matches!(state, SlotState::Segment(header) if header.base_lsn > end);
+    let is_behind = |state: &SlotState| !keeps_promises && is_behind(state);
     let behind = scanned.report.slots.iter().filter(|report| is_behind(&report.state)).map(|report| report.slot);
     let behind: Vec<SlotNo> = behind.filter(|slot| !scanned.voids.contains(slot)).collect();
     scanned.free.retain(|slot| !behind.contains(slot));
@@ -240,7 +241,7 @@ fn cut(scanned: &mut Scanned) -> Vec<(Lsn, Lsn)> {
     scanned.end = end;
     let cursor = &mut scanned.cursor;
     // The cursor's promise is broken by policy: left standing, it would call the next end a hole.
-    cursor.durable = cursor.durable.min(end);
+    cursor.durable = if keeps_promises { cursor.durable } else { cursor.durable.min(end) };
     cursor.done.retain(|run| run.1 <= end.next());
     cut_attempts(&mut cursor.attempts, end);
     lost

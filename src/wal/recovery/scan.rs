@@ -39,6 +39,8 @@ pub struct Scan {
     meta: Option<Meta>,
     cursor: Cursor,
     segments: Vec<Segment>,
+    /// Slots of whose header the disk cannot read any copy.
+    blind: Vec<SlotNo>,
     report: ScanReport,
     outcome: Option<Result<Scanned, ScanError>>,
 }
@@ -48,7 +50,7 @@ enum Phase {
     List { asked: bool },
     Sync { left: VecDeque<FileId> },
     Meta { bytes: Vec<u8> },
-    Headers { bytes: Vec<u8>, slots: VecDeque<(SlotNo, u64)> },
+    Headers { bytes: Vec<u8>, unread: usize, slots: VecDeque<(SlotNo, u64)> },
     Frames { left: VecDeque<usize>, finder: Option<Finder> },
     Over,
 }
@@ -79,6 +81,7 @@ impl Scan {
             meta: None,
             cursor: Cursor::default(),
             segments: Vec::new(),
+            blind: Vec::new(),
             report: ScanReport::default(),
             outcome: None,
         };
@@ -159,8 +162,9 @@ impl Scan {
                     self.meta_is_read(&bytes)?;
                 }
             }
-            Phase::Headers { bytes, .. } => {
+            Phase::Headers { bytes, unread, .. } => {
                 append(bytes, read);
+                *unread += if read.bytes.is_none() { read.len } else { 0 };
                 self.header_bytes()?;
             }
             Phase::Frames { finder, .. } => {
@@ -200,6 +204,9 @@ impl Scan {
 
     fn meta_is_read(&mut self, file: &[u8]) -> Result<(), ScanError> {
         let meta = match Meta::read(file) {
+            Ok(_) if self.config.mutants.has(Mutant::OneMeta) && !both_copies_hold(file) => {
+                return Err(ScanError::MetaUnreadable);
+            }
             Ok(meta) => meta,
             Err(MetaError::Newer { major, features }) => {
                 return Err(ScanError::Newer { slot: None, major, features });
@@ -234,18 +241,20 @@ impl Scan {
             self.fetch.ask(FileId::Slot(self.config.log, *slot), 0, header_len);
         }
         self.meta = Some(meta);
-        self.phase = Phase::Headers { bytes: Vec::new(), slots };
+        self.phase = Phase::Headers { bytes: Vec::new(), unread: 0, slots };
         self.header_bytes()
     }
 
     /// Looks whether a slot's header has been read, and whether all have.
     fn header_bytes(&mut self) -> Result<(), ScanError> {
         let Some(meta) = self.meta.clone() else { return Ok(()) };
-        let Phase::Headers { bytes, slots } = &mut self.phase else { return Ok(()) };
+        let Phase::Headers { bytes, unread, slots } = &mut self.phase else { return Ok(()) };
         if bytes.len() >= (HEADER_BLOCKS * meta.block_len) as usize {
             let header = read_slot_header(bytes, meta.block_len);
+            let is_blind = std::mem::take(unread) == bytes.len();
             bytes.clear();
             if let Some((slot, file_len)) = slots.pop_front() {
+                self.blind.extend(is_blind.then_some(slot));
                 let state = judge_header(&self.config, &meta, slot, header)?;
                 if let SlotState::Segment(header) = &state {
                     // Frames and places name their segment by its uid, so it must be one segment's.
@@ -272,15 +281,16 @@ impl Scan {
         // The other copy of META stepped in if anything was written by a later incarnation: what
         // this one says of an orderly end is about another time then.
         let stale = self.newest_epoch() > meta.epoch;
+        let mutants = self.config.mutants;
         Known {
             acked: self.cursor.acked,
-            done: self.cursor.done.clone(),
+            done: if mutants.has(Mutant::NoRanges) { Vec::new() } else { self.cursor.done.clone() },
             durable: self.cursor.durable,
-            clean: meta.clean.filter(|_| !stale),
+            clean: meta.clean.filter(|_| !stale && !mutants.has(Mutant::NoCleanEnd)),
             recovered: meta.recovered,
             epoch: meta.epoch,
             block_len: meta.block_len,
-            mutants: self.config.mutants,
+            mutants,
         }
     }
 
@@ -321,7 +331,7 @@ impl Scan {
             let frames = finder.finish();
             self.report.segments_read += 1;
             self.report.frames += frames.found.iter().filter(|frame| frame.whole).count() as u64;
-            self.report.unreadable_blocks += frames.unreadable;
+            self.report.unreadable_blocks += frames.unreadable.len() as u64;
             self.segments[index].frames = Some(frames);
         }
         self.next_segment();
@@ -346,7 +356,8 @@ impl Scan {
         };
         if let Some(mut meta) = self.meta.take() {
             let known = self.known(&meta);
-            let walked = walk::walk(&self.segments, &known);
+            let mut walked = walk::walk(&self.segments, &known);
+            walk::look_at_blind(&mut walked, &self.blind, meta.segment_len, &known);
             scanned.report.stale_meta = self.newest_epoch() > meta.epoch;
             scanned.report.clean = known.clean.is_some();
             meta.epoch = meta.epoch.max(self.newest_epoch());
@@ -354,7 +365,7 @@ impl Scan {
             let seen = self.segments.iter().flat_map(|s| s.frames.iter().flat_map(|f| &f.found)).map(|f| f.last());
             scanned.seen = seen.fold(walked.promise.max(walked.end), Lsn::max);
             scanned.end = walked.end;
-            scanned.next_lsn = next_lsn(walked.end, &meta, &self.cursor);
+            scanned.next_lsn = next_lsn(walked.end, &meta, &self.cursor, self.config.mutants);
             scanned.corruption = walked.corruption;
             scanned.report.lost_marks = walked.lost_marks;
             scanned.report.promise = walked.promise;
@@ -382,4 +393,11 @@ fn append(bytes: &mut Vec<u8>, read: &Fetched) {
         Some(block) => bytes.extend_from_slice(block),
         None => bytes.resize(bytes.len() + read.len, 0),
     }
+}
+
+/// What a mutant demands of META.
+fn both_copies_hold(file: &[u8]) -> bool {
+    let (first, second) = file.split_at(file.len().min(4096));
+    let second: Vec<u8> = first.iter().map(|_| 0).chain(second.iter().copied()).collect();
+    Meta::read(first).is_ok() && Meta::read(&second).is_ok()
 }

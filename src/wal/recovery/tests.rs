@@ -222,6 +222,29 @@ fn a_block_that_cannot_be_read_is_a_bad_block_and_no_failure() {
     assert_eq!(result(&store).1, [(23, 24)], "the other copy of the header speaks");
 }
 
+/// Told apart from a tear since a disk that failed for a while cost what it would have given back later.
+#[test]
+fn case_p_what_would_come_next_and_cannot_be_read_is_no_torn_tail() {
+    let mut store = Store::sample();
+    let (end, _) = result(&store);
+    let torn = |store: &Store| store.scan().report.torn.is_some();
+    assert!(!torn(&store));
+    // The last frame cannot be read, nor what lies behind it: no more than its blocks can hold.
+    let whole = store.disk.files[&slot(2)].len() / 512;
+    let last = u64::try_from(whole - 1).unwrap();
+    store.disk.bad.insert((slot(2), last));
+    assert_eq!(result(&store), (end + 64, vec![(end + 1, end + 64)]));
+    let mut store = Store::sample();
+    store.disk.bad.extend([(slot(2), 0), (slot(2), 1)]);
+    let (blind, holes) = result(&store);
+    assert_eq!(holes.len(), 1, "the header of the tail cannot be read");
+    assert!(holes[0].0 <= 23 && blind >= end, "{holes:?}");
+    let mut store = Store::sample();
+    store.write_cursor(4, 30).close(30, 103);
+    store.disk.bad.insert((slot(2), last));
+    assert_eq!(result(&store), (30, vec![]), "behind the end at which it was closed nothing comes next");
+}
+
 #[test]
 fn a_clean_store_ends_exactly_where_it_was_closed() {
     let mut store = Store::sample();

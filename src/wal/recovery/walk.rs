@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use super::find::{Found, Frames};
 use super::report::{Corruption, TornTail};
 use crate::lsn::{Lsn, SlotNo};
+use crate::ring::record::RECORD_HEADER_LEN;
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::{Mutant, Mutants};
 use crate::wal::segment::{HEADER_BLOCKS, SegmentHeader};
@@ -127,6 +128,28 @@ pub(crate) fn to_read(segments: &[Segment], known: &Known) -> Vec<usize> {
     let promise = header_promise(segments, known);
     let wanted = |i: &usize| !links.is_dead(*i, known) && links.limit[*i].is_none_or(|limit| limit > promise);
     (0..segments.len()).filter(wanted).collect()
+}
+
+const UNREADABLE: &str = "the disk cannot read what comes next; no more than these";
+
+/// How many records so many bytes can hold.
+const fn most_records(len: u64) -> u64 {
+    len / RECORD_HEADER_LEN as u64
+}
+
+/// Whether the log was closed in order, and ends there: nothing comes next.
+fn is_closed(known: &Known, end: Lsn) -> bool {
+    known.clean.is_some_and(|clean| end >= clean.lsn)
+}
+
+/// P, for a segment whose header cannot be read: it may be the one that the log goes on in. Not where a hole
+/// was found already (J: its place in the chain is known then), nor where the log was closed in order.
+pub(crate) fn look_at_blind(walked: &mut Walked, blind: &[SlotNo], segment_len: u64, known: &Known) {
+    let settled = is_closed(known, walked.end) || !walked.corruption.is_empty();
+    let Some(slot) = blind.first().filter(|_| !settled) else { return };
+    let (first, last) = (walked.end.next(), walked.end.advance(most_records(segment_len)));
+    walked.corruption.push(Corruption { slot: *slot, offset: 0, first, last, why: UNREADABLE });
+    walked.end = last;
 }
 
 /// Walks the log from the cursor to its end.
@@ -292,7 +315,22 @@ impl Walk<'_> {
             let first = self.alive_from(from);
             let until = resume.map(|frame| frame.header.first_lsn.prev()).or(limit);
             let dead = until.is_some_and(|until| first > until);
-            if !dead && self.out.promise < first {
+            let blind = frames.unreadable.iter().filter(|p| **p >= at && resume.is_none_or(|r| **p < r.position()));
+            let blind = u32::try_from(blind.count()).unwrap_or(u32::MAX);
+            let unpromised = self.out.promise < first;
+            if !dead && unpromised && blind > 0 && !is_closed(self.known, first.prev()) {
+                // P: what cannot be read is not torn. It may be what comes next, and acknowledged.
+                let most = most_records(u64::from(blind) * u64::from(self.known.block_len));
+                let last = until.unwrap_or_else(|| first.prev().advance(most));
+                self.report(segment.slot, at, from, last, UNREADABLE);
+                self.expected = Some(last.next());
+                match resume {
+                    Some(frame) => at = frame.position(),
+                    None => return true,
+                }
+                continue;
+            }
+            if !dead && unpromised {
                 // G, or M where nothing was begun.
                 self.tear(segment, frames, at, first.prev());
                 self.expected = Some(first);

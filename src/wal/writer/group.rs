@@ -104,6 +104,17 @@ impl Writer {
         }
     }
 
+    /// Only a mutant's: a sync has failed, and is asked for once more.
+    pub(in crate::wal) fn sync_again(&mut self, number: u32) -> bool {
+        let Some(at) = self.group.syncs.iter().position(|n| *n == number) else { return false };
+        self.group.syncs.swap_remove(at);
+        for entry in self.pipeline.iter_mut().filter(|e| e.state == State::Syncing) {
+            entry.state = State::Written;
+        }
+        self.group.wanted = true;
+        true
+    }
+
     /// Whether this op is a sync; takes note of its end.
     pub(in crate::wal) fn handle_synced(&mut self, now: Instant, number: u32, desk: &mut Desk) -> bool {
         let Some(at) = self.group.syncs.iter().position(|n| *n == number) else { return false };

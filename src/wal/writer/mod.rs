@@ -306,10 +306,11 @@ impl Writer {
     pub(super) fn handle_written(&mut self, now: Instant, number: u32, desk: &mut Desk) {
         let Some(entry) = self.pipeline.iter_mut().find(|e| e.asked(number)) else {
             // Only a mutant takes an entry off before its writes are over.
-            assert!(desk.config.mutants.has(Mutant::SyncEarly), "a completion of something that was asked");
+            let early = [Mutant::SyncEarly, Mutant::PartIsAll].iter().any(|m| desk.config.mutants.has(*m));
+            assert!(early, "a completion of something that was asked");
             return;
         };
-        entry.parts -= 1;
+        entry.parts -= if desk.config.mutants.has(Mutant::PartIsAll) { entry.parts } else { 1 };
         if entry.parts > 0 || entry.state != State::Flying {
             return;
         }
@@ -405,6 +406,8 @@ impl Writer {
         let file = FileId::Slot(desk.config.log, slot);
         let offset = u64::from(position) * u64::from(desk.block_len);
         assert!(offset + block.len() as u64 <= desk.segment_len, "a write lies within its segment");
+        // A segment's header stays what it is: that one is W3's.
+        let dsync = dsync && (position == 0 || !desk.config.mutants.has(Mutant::NoDsync));
         self.ops.push_back((self.number, Op::Write { file, offset, block, dsync }));
         self.number = self.number.wrapping_add(1) & NUMBER_MASK;
     }

@@ -35,7 +35,7 @@ impl Writer {
             Bytes::Shared(block) => block.len(),
         };
         assert!(first > self.placed_end, "what has a place gets no second one");
-        if first > self.placed_end.next() {
+        if first > self.placed_end.next() && !desk.config.mutants.has(Mutant::NoSkip) {
             if !self.make_room(1, now, time, desk, slots) || !desk.arena.has(desk.block_len as usize) {
                 return false;
             }
@@ -131,7 +131,10 @@ impl Writer {
         if let Some(old) = self.active.take() {
             slots.seal(old.slot, self.placed_end);
         }
-        let uid = self.next_uid();
+        let uid = match desk.config.mutants.has(Mutant::SameUid) {
+            true => SegmentUid(1 + (self.seq + 1) % 2),
+            false => self.next_uid(),
+        };
         let (Some(slot), Some(mut block)) = (slots.take_free(uid), desk.arena.cut(header_len)) else {
             unreachable!("a slot and memory were there");
         };
