@@ -159,6 +159,8 @@ pub(super) struct Writer {
     group: group::Group,
     /// A frame could not be placed for want of a slot.
     starved: bool,
+    /// What had no place in a full log was given up.
+    gave_up: bool,
     idle_since: Instant,
 }
 
@@ -193,6 +195,7 @@ impl Writer {
             number: 0,
             group: group::Group::default(),
             starved: false,
+            gave_up: false,
             idle_since: Instant::START,
         }
     }
@@ -366,9 +369,15 @@ impl Writer {
 
     /// Gives up what has no place and will get none: how far it goes stays taken.
     pub(super) fn give_up_unplaced(&mut self) {
+        self.gave_up = true;
         self.queue.clear();
         self.held.clear();
         self.starved = false;
+    }
+
+    /// Whether something was given up that had no place.
+    pub(super) const fn gave_up(&self) -> bool {
+        self.gave_up
     }
 
     /// After a failure: what is in memory and not durable goes to delivery, nothing goes to the disk.
