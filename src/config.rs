@@ -200,8 +200,9 @@ impl Config {
         u32::try_from(self.memory_max / self.chunk_len() as u64).unwrap_or(u32::MAX).max(CHUNKS_MIN)
     }
 
+    /// Short ones: each run that parks anything begins a segment of its own, and one entry keeps it.
     pub(crate) fn park_segment_len(&self) -> u64 {
-        self.segment_len.min((self.park_bytes_max / 4).max(self.chunk_len() as u64 * 2)).next_multiple_of(65_536)
+        self.segment_len.min((self.park_bytes_max / 64).max(self.chunk_len() as u64 * 2)).next_multiple_of(65_536)
     }
 
     /// Checks every field, and the fields against each other.

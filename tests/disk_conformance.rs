@@ -465,20 +465,24 @@ fn dropping_with_ops_in_flight_gives_every_block_back(mut rig: Rig) {
 }
 
 fn a_hurried_prepare_overtakes_the_pace(mut rig: Rig) {
-    // 64 MiB a second, so that this one takes one and a half seconds unless it is hurried.
-    let mark = rig.block(1, BLOCK);
-    let paced = rig.submit(Op::Prepare { file: SLOT, len: 96 << 20, mark: mark.clone(), urgent: false });
-    if rig.dir.is_some() {
-        let wait = rig.disk().complete(Some(Duration::from_millis(400)));
-        assert!(wait.is_none(), "it is not paced");
-    }
-    let urgent = rig.submit(Op::Prepare { file: OTHER, len: 1 << 20, mark, urgent: true });
-    let begun = Instant::now();
-    let (first, second) = (rig.next(), rig.next());
-    assert!(first.result.is_ok() && second.result.is_ok());
-    assert_eq!((first.token, second.token), (paced, urgent));
-    if rig.dir.is_some() {
-        assert!(begun.elapsed() < Duration::from_millis(950), "not hurried: {:?}", begun.elapsed());
+    // 64 MiB a second, so that this one takes one and a half seconds unless it is hurried. A busy machine may be
+    // slower by itself, but not each time; a pace that is kept is never faster.
+    for attempt in 1.. {
+        let mark = rig.block(1, BLOCK);
+        let paced = rig.submit(Op::Prepare { file: SLOT, len: 96 << 20, mark: mark.clone(), urgent: false });
+        if rig.dir.is_some() {
+            let wait = rig.disk().complete(Some(Duration::from_millis(400)));
+            assert!(wait.is_none(), "it is not paced");
+        }
+        let urgent = rig.submit(Op::Prepare { file: OTHER, len: 1 << 20, mark, urgent: true });
+        let begun = Instant::now();
+        let (first, second) = (rig.next(), rig.next());
+        assert!(first.result.is_ok() && second.result.is_ok());
+        assert_eq!((first.token, second.token), (paced, urgent));
+        if rig.dir.is_none() || begun.elapsed() < Duration::from_millis(950) {
+            return;
+        }
+        assert!(attempt < 15, "not hurried: {:?}", begun.elapsed());
     }
 }
 

@@ -203,6 +203,22 @@ fn a_long_backlog_stays_within_memory_max_and_comes_back_in_order() {
     }
 }
 
+/// Each run that parks something begins a segment of the park. With four segments, as it once was, the park of a
+/// service that parks one entry between two restarts was full after four of them, and delivery stood still.
+#[test]
+fn entries_that_were_parked_in_many_runs_do_not_fill_the_park() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    for run in 0..30 {
+        let refuse =
+            ringwal::blocking_fn(|_: &ringwal::Batch<Numbered>| Err::<(), _>(ringwal::SinkError::park("of no use")));
+        let queue = small(dir.path(), Durability::Immediate).park_bytes_max(32 << 20).open(refuse).unwrap();
+        queue.producer().push(Numbered::new(0, run, 100)).unwrap();
+        drain(&queue);
+        assert_eq!(queue.parked().len(), u64::from(run) + 1);
+        queue.shutdown(LONG).unwrap();
+    }
+}
+
 /// A file system of a few megabytes; `None` where that is not allowed.
 struct Mount(tempfile::TempDir);
 

@@ -132,7 +132,17 @@ fn start<T: Entry>(
             watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
             watched.done.fail();
         }
-    })?;
+    });
+    let delivery = match delivery {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            // The flush core runs already, and must not live on with the directory's lock.
+            shared.close_rings();
+            shared.command(Command::Close);
+            let _ = flush.join();
+            return Err(error);
+        }
+    };
     let _ = shared.delivery_waker.set(Unpark::waker(delivery.thread().clone()));
     shared.wake_delivery();
     let (flush_ended, delivery_ended) = (Mutex::new(flush_ended), Mutex::new(delivery_ended));

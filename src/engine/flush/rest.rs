@@ -125,7 +125,8 @@ impl Flush {
     }
 
     /// All that was drained is durable, so the rings are durable up to where they are drained: a record
-    /// that was given up at the end of a ring is in no frame that could say so.
+    /// that was given up at the end of a ring is in no frame that could say so. Not so once the end of a full log
+    /// has given up what had no place.
     pub(super) fn settle_rings(&self) {
         let memory_only = self.shared.config.durability == Durability::Memory;
         let is_broken = self.log.failure().is_some() || self.log.has_given_up();

@@ -351,9 +351,14 @@ fn finish(
             )));
         }
     };
-    // In memory nothing is left for the next run; what was not delivered has to be read again.
+    // What ends with this process has to be read again: in memory all that was not delivered, else the lines for
+    // which a full log had no room. The next run then finds its point as after a kill.
     let read = pushed.number - start.from.number;
-    if request.durability != Durability::Memory || state.delivered + state.parked >= read {
+    let is_kept = match request.durability {
+        Durability::Memory => state.delivered + state.parked >= read,
+        _ => state.lost == 0,
+    };
+    if is_kept {
         resume::end(request, start, pushed)?;
     }
     ended.map(|()| state)
@@ -374,6 +379,9 @@ fn summarize(args: &PipeArgs, input: &Input, from: Head, pushed: Head, took: Dur
     );
     if state.left_in_log > 0 {
         out.push_str("; run again to deliver them");
+    }
+    if state.lost > 0 && input.regular.is_some() && args.queue.durability != Durability::Memory {
+        out.push_str(&format!("; {} found no room in the log and will be read again", grouped(state.lost)));
     }
     if state.parked > 0 {
         out.push_str(&format!("; see `ringwal parked list {}`", args.queue.dir.display()));
