@@ -89,7 +89,7 @@ pub mod watermark;
 mod readme {}
 
 pub use builder::Builder;
-pub use config::{Config, Durability, Idle, Io, OnCorruption, Park, WhenFull};
+pub use config::{Config, Durability, Idle, Io, OnCorruption, Park, Rings, WhenFull};
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::park::ParkedEntry;
 pub use delivery::retry::{Jitter, Retry};
