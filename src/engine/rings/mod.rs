@@ -221,9 +221,14 @@ impl OldRings {
                 AppendError::Rings(source) => failed("read", found.file().path(), source),
             })?;
         }
-        let files = self.takeovers.iter().map(Takeover::file).chain(&self.unmade);
-        for file in files {
+        for file in &self.unmade {
             file.remove().map_err(|source| failed("remove", file.path(), source))?;
+        }
+        for found in &self.takeovers {
+            let file = found.file();
+            // What could not be told is kept for people.
+            let gone = if found.damage().is_some() { file.put_aside().map(drop) } else { file.remove() };
+            gone.map_err(|source| failed("remove", file.path(), source))?;
         }
         if self.incomplete > 0 {
             self.notes.push(format!(
