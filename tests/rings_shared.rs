@@ -251,6 +251,16 @@ fn other_rings_take_over_the_old_ones() {
 }
 
 #[test]
+fn a_ring_file_with_two_names_is_taken_over_once() {
+    let place = Place::new();
+    place.leave_behind(100, false);
+    let link = place.store.path().join("link");
+    std::os::unix::fs::symlink(place.rings.path(), &link).unwrap();
+    let (seen, recovery) = place.deliver(place.builder().rings_in(&link));
+    assert_eq!((seen, recovery.from_rings), (texts(100), 100));
+}
+
+#[test]
 fn rings_that_are_gone_are_nothing_to_take_over() {
     let place = Place::new();
     place.leave_behind(10, false);

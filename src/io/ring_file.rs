@@ -19,7 +19,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::io::dir::DIR_MODE;
@@ -158,6 +158,13 @@ impl RingFile {
         self.file.metadata().map(|about| about.len())
     }
 
+    /// Whether both are one file, under whatever names.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let identity = |file: &File| file.metadata().map(|about| (about.dev(), about.ino())).ok();
+        identity(&self.file) == identity(&other.file)
+    }
+
     /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -284,10 +291,4 @@ pub fn write_marker(dir: &Path, rings: Option<&Path>) -> Result<(), IoOpenError>
 /// There is no working directory.
 pub fn absolute(path: &Path) -> Result<PathBuf, IoOpenError> {
     std::path::absolute(path).map_err(|source| IoOpenError::Io { what: "find", path: path.to_path_buf(), source })
-}
-
-/// Whether anything lies under a name.
-#[must_use]
-pub fn exists(path: &Path) -> bool {
-    rustix::fs::statat(rustix::fs::CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }

@@ -84,11 +84,19 @@ impl OldRings {
         }
         places.dedup();
         for path in places {
-            if let Some((file, head)) = RingFile::find(&path).map_err(io_error)? {
+            // One file may have two names, by a link on the way to it.
+            if let Some((file, head)) = RingFile::find(&path).map_err(io_error)?
+                && !old.files().any(|known| known.is_same(&file))
+            {
                 old.judge(config, meta, accepts, file, &head)?;
             }
         }
         Ok(old)
+    }
+
+    fn files(&self) -> impl Iterator<Item = &RingFile> {
+        let taken = self.takeovers.iter().map(Takeover::file);
+        taken.chain(&self.unmade).chain(self.aside.iter().map(|(file, _)| file))
     }
 
     fn judge(
