@@ -433,3 +433,19 @@ fn what_finds_no_room_in_a_full_log_waits_in_the_rings_over_an_orderly_end() {
     assert!((0..pushed).zip(&seen).all(|(number, seen)| *seen == text(number)));
     assert!(recovery.from_rings > 0);
 }
+
+#[cfg(feature = "cli")]
+#[test]
+fn an_inspector_says_where_the_rings_are() {
+    let place = Place::new();
+    let inspect = || {
+        let done = Command::new(env!("CARGO_BIN_EXE_ringwal")).arg("inspect").arg(place.store.path()).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    place.leave_behind(5, false);
+    let text = inspect();
+    assert!(text.contains(place.file().to_str().unwrap()) && text.contains("entries may wait there"), "{text}");
+    place.deliver(place.builder());
+    assert!(!inspect().contains("rings "), "an orderly end leaves none");
+}

@@ -85,9 +85,14 @@ impl Control {
         for number in notes_begin..notes_end {
             let at = note_at(number);
             let [start, end, first] = [0, 8, 16].map(|field| u64_at(bytes, at + field));
-            let after = notes.last().map_or(0, |note| note.end);
-            let is_sound = is_position(start) && is_position(end) && start < end && first > 0 && first < NUMBER_MAX;
-            if !is_sound || start < after || end > space + ring_len || start < released && end > released {
+            let (after, above) = notes.last().map_or((0, 0), |note| (note.end, note.first.number()));
+            let is_sound = is_position(start) && is_position(end) && start < end && first < NUMBER_MAX;
+            if !is_sound
+                || first <= above
+                || start < after
+                || end > space + ring_len
+                || start < released && end > released
+            {
                 return damage(start, "a note of what was drained contradicts the ring's positions");
             }
             // What was released and is still noted: the process died in between.
