@@ -3,6 +3,8 @@
 //! A consumer on another thread drains, without pause (*eager*) or with 20 µs between two drains (*lazy*, as the
 //! flush core does while nobody waits). The time is the producer's alone, waiting for room included. Beside it, in
 //! the same run and with room for as many entries: rtrb (one producer) and crossbeam's `ArrayQueue` (many).
+//! *in_file*: rings that outlive the process, in `/dev/shm`; the drain only copies, and what it has drained is released
+//! before the next drain, as if its write took that long.
 //! Times from machine to machine, and from hour to hour, mean little: compare within a run.
 
 #![cfg(not(loom))]
@@ -16,8 +18,12 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use crossbeam_queue::ArrayQueue;
 use ringwal::io::Wake;
+use ringwal::io::ring_file::RingFile;
 use ringwal::ring::record::stride_of;
-use ringwal::ring::{Drainer, Rings, RingsConfig};
+use ringwal::ring::shared::{BootId, Header, file_name};
+use ringwal::ring::{Drainer, PinnedRing, Rings, RingsConfig};
+use ringwal::wal::segment::StoreId;
+use ringwal::{Lsn, Schema};
 
 const ENTRIES: usize = 1 << 16;
 const DRAIN_LEN: usize = 64 << 10;
@@ -81,10 +87,60 @@ fn new_rings<const LEN: usize>() -> (Arc<Rings>, Drainer) {
     Rings::new(config, Arc::new(NoWake)).expect("memory for two rings")
 }
 
+/// The same in a file, whose name is gone when this returns.
+fn rings_in_file<const LEN: usize>() -> (Arc<Rings>, Drainer) {
+    let ring_len = (ENTRIES * stride_of(LEN)).next_power_of_two();
+    let config = RingsConfig { shared: 1, pinned: 1, ring_len, entry_len_max: 4096 };
+    let header = Header {
+        store: StoreId([1; 16]),
+        boot: BootId([1; 16]),
+        epoch: 1,
+        rings: 2,
+        ring_len: ring_len as u64,
+        schema: Schema::new("bench", 1),
+    };
+    let folder = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
+    let file = RingFile::create(folder.path(), &file_name(header.store), &header, false).expect("a ring file");
+    Rings::in_file(config, Arc::new(NoWake), file.fd(), &header).expect("memory for two rings")
+}
+
+/// Like the flush core with rings in a file: what was drained before is in the log now.
+fn holding_drainer(mut drainer: Drainer, ring: u32) -> impl FnMut() + Send {
+    let mut block = vec![0; DRAIN_LEN];
+    let (mut position, mut next) = (0, Lsn::FIRST);
+    move || {
+        drainer.release(next.prev());
+        while drainer.may_hold(ring) {
+            let drained = black_box(drainer.drain(ring, &mut block));
+            if drained.records == 0 {
+                return;
+            }
+            drainer.hold(ring, position, drained, next, next);
+            (position, next) = (drained.end, next.advance(u64::from(drained.records)));
+        }
+    }
+}
+
 /// Like the flush core: whole runs into a block.
 fn drainer(mut drainer: Drainer, ring: u32) -> impl FnMut() + Send {
     let mut block = vec![0; DRAIN_LEN];
     move || while black_box(drainer.drain(ring, &mut block)).records > 0 {}
+}
+
+fn push_pinned<const LEN: usize>(pinned: &mut PinnedRing, entry: &[u8; LEN]) -> bool {
+    pinned.claim(LEN).is_ok_and(|mut claim| {
+        claim.payload_mut().copy_from_slice(entry);
+        claim.publish();
+        true
+    })
+}
+
+fn push_shared<const LEN: usize>(rings: &Rings, entry: &[u8; LEN]) -> bool {
+    rings.claim(rings.ring_of_this_thread(), LEN).is_ok_and(|mut claim| {
+        claim.payload_mut().copy_from_slice(entry);
+        claim.publish();
+        true
+    })
 }
 
 fn push<const LEN: usize>(criterion: &mut Criterion) {
@@ -92,24 +148,19 @@ fn push<const LEN: usize>(criterion: &mut Criterion) {
         let (rings, drain) = new_rings::<LEN>();
         let mut pinned = rings.pin().expect("a pinned ring");
         let ring = pinned.ring();
-        let push = |entry: &[u8; LEN]| {
-            pinned.claim(LEN).is_ok_and(|mut claim| {
-                claim.payload_mut().copy_from_slice(entry);
-                claim.publish();
-                true
-            })
-        };
-        measure(criterion, "ringwal_pinned", pace, push, drainer(drain, ring));
+        measure(criterion, "ringwal_pinned", pace, |entry| push_pinned(&mut pinned, entry), drainer(drain, ring));
+
+        let (rings, drain) = rings_in_file::<LEN>();
+        let mut pinned = rings.pin().expect("a pinned ring");
+        let drain = holding_drainer(drain, pinned.ring());
+        measure(criterion, "ringwal_pinned_in_file", pace, |entry| push_pinned(&mut pinned, entry), drain);
 
         let (rings, drain) = new_rings::<LEN>();
-        let push = |entry: &[u8; LEN]| {
-            rings.claim(rings.ring_of_this_thread(), LEN).is_ok_and(|mut claim| {
-                claim.payload_mut().copy_from_slice(entry);
-                claim.publish();
-                true
-            })
-        };
-        measure(criterion, "ringwal_shared", pace, push, drainer(drain, 0));
+        measure(criterion, "ringwal_shared", pace, |entry| push_shared(&rings, entry), drainer(drain, 0));
+
+        let (rings, drain) = rings_in_file::<LEN>();
+        let drain = holding_drainer(drain, 0);
+        measure(criterion, "ringwal_shared_in_file", pace, |entry| push_shared(&rings, entry), drain);
 
         let (mut producer, mut consumer) = rtrb::RingBuffer::<[u8; LEN]>::new(ENTRIES);
         let drain = move || while black_box(consumer.pop()).is_ok() {};

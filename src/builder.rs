@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, WhenFull};
+use crate::config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 
@@ -77,6 +77,32 @@ impl Builder {
     /// Length of each ring in bytes, a power of two. Default: 1 MiB. Range: 4 KiB to 1 GiB.
     pub fn ring_bytes(mut self, bytes: usize) -> Self {
         self.config.ring_bytes = bytes;
+        self
+    }
+
+    /// Keeps the rings in a file in this folder, so that what was pushed survives the death of the *process*: SIGKILL, an
+    /// abort, the OOM killer. The next opening finds them, wherever it keeps its own, and appends what the log does not
+    /// have before anything else. Default: in private memory. Same as [`rings_at`](Self::rings_at) with
+    /// [`Rings::Shared`].
+    ///
+    /// The folder must lie on a memory file system, such as `/dev/shm/NAME`, and is created if its parent is there. All
+    /// rings (`rings` and `pinned_rings` times `ring_bytes` and 32 KiB) are allocated at open. A push costs the same; its
+    /// bytes in the ring are free again only when the log has written them, so rings want to be longer than what is
+    /// pushed during a commit.
+    pub fn rings_in(self, dir: impl AsRef<Path>) -> Self {
+        self.rings_at(Rings::Shared(dir.as_ref().to_owned()))
+    }
+
+    /// Where the rings lie. Default: [`Rings::Private`]. Not [`Rings::Shared`] with [`Durability::Memory`].
+    pub fn rings_at(mut self, rings: Rings) -> Self {
+        self.config.rings_in = rings;
+        self
+    }
+
+    /// Lets rings lie on any file system that can be mapped, a disk for example. Default: false. There the kernel may
+    /// make a push wait while it writes pages back, and rings of another running of the machine are put aside.
+    pub fn rings_on_any_file_system(mut self, allow: bool) -> Self {
+        self.config.rings_on_any_file_system = allow;
         self
     }
 

@@ -91,6 +91,18 @@ pub enum Park {
     Drop,
 }
 
+/// Where the rings lie, and so what becomes of entries that are in them when the process dies.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum Rings {
+    /// In the process's own memory: they die with it.
+    #[default]
+    Private,
+    /// In a file in this folder, on a memory file system: they outlive the process, and the next opening appends what
+    /// is in them to the log before anything else. They die with the machine.
+    Shared(PathBuf),
+}
+
 /// A queue's settings. Made by a [`Builder`](crate::Builder), and always valid.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -103,6 +115,8 @@ pub struct Config {
     pub(crate) rings: u32,
     pub(crate) pinned_rings: u32,
     pub(crate) ring_bytes: usize,
+    pub(crate) rings_in: Rings,
+    pub(crate) rings_on_any_file_system: bool,
     pub(crate) entry_len_max: usize,
     pub(crate) memory_max: u64,
     pub(crate) segment_len: u64,
@@ -135,6 +149,8 @@ impl Config {
             rings: u32::try_from(cores.min(1024)).unwrap_or(1024),
             pinned_rings: 8,
             ring_bytes: 1 << 20,
+            rings_in: Rings::Private,
+            rings_on_any_file_system: false,
             entry_len_max: (256 << 10) - 8,
             memory_max: 64 * MIB,
             segment_len: 64 * MIB,
@@ -170,6 +186,12 @@ impl Config {
     #[must_use]
     pub fn durability(&self) -> Durability {
         self.durability
+    }
+
+    /// Where the rings lie.
+    #[must_use]
+    pub fn rings_in(&self) -> &Rings {
+        &self.rings_in
     }
 
     /// Longest entry in bytes, as encoded.
@@ -209,6 +231,11 @@ impl Config {
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if let Durability::Periodic(d) = self.durability {
             check_duration("durability (period)", d, Duration::from_micros(100), Duration::from_secs(60))?;
+        }
+        if self.durability == Durability::Memory && self.rings_in != Rings::Private {
+            let range =
+                "unset with `Durability::Memory`: there is no log to take over what a dead process leaves in the rings";
+            return Err(ConfigError::new("rings_in", format!("{:?}", self.rings_in), range));
         }
         check("batch_len_max", self.batch_len_max as u64, 1, 1_000_000)?;
         check("batch_bytes_max", self.batch_bytes_max as u64, 1, GIB)?;

@@ -88,6 +88,14 @@ pub enum OpenError {
         /// What was found.
         why: String,
     },
+    /// Rings in shared memory cannot be used, or what a dead process left in them cannot be taken over; the text says
+    /// what to do. Nothing was changed.
+    Rings {
+        /// The file or folder.
+        file: PathBuf,
+        /// What was found.
+        why: String,
+    },
     /// A later version of ringwal wrote this directory.
     NewerFormat {
         /// The file that says so.
@@ -166,6 +174,7 @@ impl fmt::Display for OpenError {
                  segments can be looked at with `ringwal inspect` and `ringwal dump`",
                 file.display()
             ),
+            Self::Rings { why, .. } => f.write_str(why),
             Self::NewerFormat { file, features, .. } if *features != 0 => write!(
                 f,
                 "{} uses unknown features {features:#x}; use the version of ringwal that wrote it, or a later one",

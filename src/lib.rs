@@ -90,7 +90,7 @@ pub mod watermark;
 mod readme {}
 
 pub use builder::Builder;
-pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, WhenFull};
+pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;

@@ -40,6 +40,7 @@ impl Cell {
 pub(crate) struct Counters {
     // Opening.
     pub(crate) recovered: Cell,
+    pub(crate) recovered_from_rings: Cell,
     pub(crate) recovered_parked: Cell,
     // The flush core.
     pub(crate) pushed: Cell,
@@ -92,6 +93,8 @@ pub struct Metrics {
     /// Undelivered entries found in the log at open. After a crash under `Spill` also LSNs of entries that
     /// were delivered from memory and never written; these go as delivery comes to them.
     pub recovered: u64,
+    /// How many of these a dead process had left in its rings.
+    pub recovered_from_rings: u64,
     /// Parked entries found at open.
     pub recovered_parked: u64,
     /// Entries taken from producers since open (counted when the flush core takes them over).
@@ -239,6 +242,7 @@ impl Counters {
         let early = unparked.saturating_sub(recovered_parked + parked_in);
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
+            recovered_from_rings: self.recovered_from_rings.read(),
             recovered_parked,
             pushed: self.pushed.read(),
             pushed_bytes: self.pushed_bytes.read(),

@@ -64,7 +64,7 @@ struct Sample {
 fn samples(metrics: &Metrics, health: &Health) -> Vec<Sample> {
     let sample = |name, kind, help, value| Sample { name, kind, help, value };
     let &Metrics {
-        recovered, recovered_parked, pushed, pushed_bytes, rejected, dropped, delivered, parked, discarded, redelivered,
+        recovered, recovered_from_rings, recovered_parked, pushed, pushed_bytes, rejected, dropped, delivered, parked, discarded, redelivered,
         lost, pending, in_flight, batches, delivery_failures, sink_panics, retries, breaker_opened, breaker, ring_bytes, last_lsn, durable_lsn,
         cursor_lsn, frames, log_bytes_written, padding_bytes, writes, syncs, commit_nanos_mean, segments_live,
         segments_free, frames_let_go, frames_read_back, blocked_on_memory, blocked_on_log, driver: _,
@@ -77,6 +77,7 @@ fn samples(metrics: &Metrics, health: &Health) -> Vec<Sample> {
     vec![
         sample("health", GAUGE, "0 well, 1 degraded, 2 failed.", health),
         sample("recovered_total", COUNTER, "Undelivered entries found in the log at open.", recovered),
+        sample("recovered_from_rings_total", COUNTER, "Those among them that came from the rings of a dead process.", recovered_from_rings),
         sample("recovered_parked_total", COUNTER, "Parked entries found at open.", recovered_parked),
         sample("pushed_total", COUNTER, "Entries taken from producers.", pushed),
         sample("pushed_bytes_total", COUNTER, "Their bytes, as encoded.", pushed_bytes),

@@ -13,6 +13,10 @@ pub struct Recovery {
     pub clean: bool,
     /// Entries in the log that the sink had not acknowledged; after a crash under `Spill`, at most so many.
     pub recovered: u64,
+    /// How many of these a dead process had left in its rings ([`Builder::rings_in`](crate::Builder::rings_in)).
+    pub from_rings: u64,
+    /// Pushes that the death of a process interrupted in its rings: they never returned, and are skipped.
+    pub incomplete_in_rings: u64,
     /// Entries in the park.
     pub parked: u64,
     /// The last LSN in the log.

@@ -417,6 +417,10 @@ fn burst<T: Pushed>(queue: &Queue<T>, pinned: bool, share: f64) -> Seen {
 fn a_million_do_nothing<T: Pushed>(io: Io) {
     let dir = tempfile::tempdir().unwrap();
     let queue = opened::<T>(dir.path(), Durability::Periodic(Duration::from_millis(5)), io, Idle::Spin);
+    a_million_do_nothing_in(queue);
+}
+
+fn a_million_do_nothing_in<T: Pushed>(queue: Queue<T>) {
     for pinned in [false, true] {
         // Up to a full ring: past its half a push also looks at the head, and rouses the flush core.
         let seen = on_watched_thread(|| burst(&queue, pinned, 0.95));
@@ -435,6 +439,15 @@ fn a_million_pushes_of_known_length_make_no_call_and_no_allocation_and_read_no_c
 #[test]
 fn a_million_pushes_through_the_scratch_buffer_make_no_call_and_no_allocation_and_read_no_clock() {
     a_million_do_nothing::<Order>(Io::Threads);
+}
+
+#[test]
+fn a_million_pushes_into_rings_in_shared_memory_make_no_call_and_no_allocation_and_read_no_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let rings = tempfile::Builder::new().prefix("ringwal-test-").tempdir_in("/dev/shm").unwrap();
+    let builder = small(dir.path(), Durability::Immediate).ring_bytes(RING_BYTES).rings_in(rings.path());
+    let queue = builder.segment_len(1 << 20).log_bytes_max(16 << 20).idle(Idle::Spin);
+    a_million_do_nothing_in::<Tick>(queue.open(blocking_fn(|_: &Batch<Tick>| Ok(()))).unwrap());
 }
 
 /// Whether these calls wake a flush core: an eventfd is written, or a futex woken.

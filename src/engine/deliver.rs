@@ -352,6 +352,8 @@ mod tests {
         let rings = RingsConfig { shared: 1, pinned: 0, ring_len: 4096, entry_len_max: 64 };
         let (rings, _) = Rings::new(rings, disk.doorbell()).unwrap();
         let recovery = Recovery {
+            from_rings: 0,
+            incomplete_in_rings: 0,
             new: true,
             clean: true,
             recovered: 0,

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Io};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Delivery, Unpark, block_on};
-use crate::engine::opening::{Opening, Source, Start, io_error};
+use crate::engine::opening::{Opening, Source, Start};
 use crate::engine::{Command, Shared};
 use crate::entry::Entry;
 use crate::error::{ConfigError, LogError, OpenError, Shutdown, ShutdownError};
-use crate::io::{self, IoConfig};
+use crate::io::{self, IoConfig, IoOpenError};
 use crate::lsn::Lsn;
 use crate::sink::{DynSink, Sink};
 use crate::sync::atomic::Ordering;
@@ -277,6 +277,8 @@ pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
     };
     let left_in_log = undelivered - lost;
     let lost = lost + shared.status.left_in_rings();
+    // The next opening finds the rings, and in them what the log does not have.
+    let (left_in_log, lost) = if shared.status.rings_left() { (left_in_log + lost, 0) } else { (left_in_log, lost) };
     if let Some(cause) = shared.status.failure() {
         return Err(ShutdownError::Storage { cause: LogError::Failed(Arc::clone(cause)), lost });
     }
@@ -293,5 +295,38 @@ pub(crate) fn warn_of_drop(shared: &Shared, outcome: &Result<Shutdown, ShutdownE
             state.left_in_log, state.lost
         ),
         Err(error) => eprintln!("ringwal: queue {name:?} was dropped without shutdown: {error}"),
+    }
+}
+
+impl From<Io> for io::Io {
+    fn from(io: Io) -> Self {
+        match io {
+            Io::Auto => Self::Auto,
+            Io::Uring => Self::Uring,
+            Io::Threads => Self::Threads,
+        }
+    }
+}
+
+/// A refused opening, in the words of the queue.
+pub(crate) fn io_error(error: IoOpenError) -> OpenError {
+    match error {
+        IoOpenError::Locked { dir, pid } => OpenError::Locked { dir, pid },
+        IoOpenError::NotADirectory { path } => OpenError::NotADirectory { path },
+        IoOpenError::NoSpace { path } => OpenError::NoSpace { dir: path, need: 4096 },
+        IoOpenError::NotInMemory { ref path, .. } | IoOpenError::NotOurs { ref path, .. } => {
+            OpenError::Rings { file: path.clone(), why: error.to_string() }
+        }
+        IoOpenError::UringRefused { .. } => OpenError::UringRefused { why: error.to_string() },
+        IoOpenError::Io { what, path, source } => OpenError::Io { what: what.to_owned(), path, source },
+        IoOpenError::Missing { path } => {
+            OpenError::Io { what: "find".to_owned(), path, source: std::io::ErrorKind::NotFound.into() }
+        }
+        IoOpenError::Permission { what, path } => {
+            OpenError::Io { what: what.to_owned(), path, source: std::io::ErrorKind::PermissionDenied.into() }
+        }
+        IoOpenError::ReadOnlyFs { path } => {
+            OpenError::Io { what: "write to".to_owned(), path, source: std::io::ErrorKind::ReadOnlyFilesystem.into() }
+        }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) mod flush;
 pub(crate) mod lifecycle;
 pub(crate) mod opening;
 pub(crate) mod parking;
+pub(crate) mod rings;
 pub(crate) mod share;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod stepped;
@@ -345,6 +346,8 @@ pub(crate) struct Status {
     left_in_rings: AtomicU64,
     /// The same, of those that have an LSN.
     unplaced: AtomicU64,
+    /// Set at the end: both are in rings that the next opening finds.
+    rings_left: AtomicBool,
 }
 
 impl Status {
@@ -397,6 +400,16 @@ impl Status {
     pub(crate) fn unplaced(&self) -> u64 {
         // ORDERING: see `set_unplaced`.
         self.unplaced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_rings_left(&self, left: bool) {
+        // ORDERING: Relaxed, as `set_left_in_rings`.
+        self.rings_left.store(left, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rings_left(&self) -> bool {
+        // ORDERING: see `set_rings_left`.
+        self.rings_left.load(Ordering::Relaxed)
     }
 
     fn concerns(&self) -> Vec<Concern> {

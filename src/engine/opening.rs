@@ -1,31 +1,32 @@
 //! Opening, on the flush core's own thread: look, judge, repair, begin.
 //!
 //! ```text
-//!   disk ─► Scan main ─► Scan park ─► judge ─► Repair main ─► Repair park ─► logs ─► first slot
-//!           (only reads)             schema,
-//!                                    damage: an error here leaves all as it was
+//!   disk ─► Scan main ─► Scan park ─► judge ─► Repair main ─► Repair park ─► logs ─► old rings ─► first slot
+//!           (only reads)             schema,                                         into the log,
+//!                                    damage: an error here leaves all as it was      see `rings`
 //! ```
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Io, OnCorruption, Park};
+use crate::config::{Config, Durability, OnCorruption, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
 use crate::engine::flush::{Flush, State};
+use crate::engine::lifecycle::io_error;
 use crate::engine::parking::Parking;
+use crate::engine::rings::{self, OldRings};
 use crate::engine::share::Share;
 use crate::engine::window::Window;
 use crate::engine::{Shared, Status};
 use crate::error::{ConfigError, OpenError};
 use crate::io::memory::RamDisk;
-use crate::io::{Disk, IoOpenError, Opened};
+use crate::io::{Disk, Opened};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
 use crate::ranges::Ranges;
 use crate::recovery::Recovery;
 use crate::ring::record::stride_of;
-use crate::ring::{Rings, RingsConfig};
 use crate::schema::Schema;
 use crate::wal::block::Pool;
 use crate::wal::cursor::Cursor;
@@ -78,13 +79,14 @@ impl Opening {
         let clock = self.clock.clone();
         let began = clock.now();
         let pool = self.pool()?;
+        let dir = matches!(self.source, Source::Directory(_)).then(|| self.config.dir.clone());
         let mut disk: Box<dyn Disk> = match std::mem::replace(&mut self.source, Source::Memory) {
             Source::Directory(opened) => opened.into_disk(&pool).map_err(io_error)?,
             Source::Memory => Box::new(RamDisk::new()),
             #[cfg(feature = "testing")]
             Source::Given(disk) => disk,
         };
-        let report = disk.report();
+        let mut report = disk.report();
         let block_len = report.block_len_min.max(4096);
         let (main_store, park_store) = self.stores(block_len);
 
@@ -96,6 +98,8 @@ impl Opening {
         if self.config.park == Park::Dir {
             self.check_store(&park, park_store, report.block_len_min)?;
         }
+        let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
+        old_rings.settle(&main, self.committed, self.config.on_corruption)?;
         let (is_new, is_clean) = (main.meta.is_none(), main.report.clean);
         let torn_tail = main.report.torn.as_ref().map(|torn| {
             format!(
@@ -117,15 +121,18 @@ impl Opening {
         let entries = |from: Lsn, end: Lsn, holes: &Holes| {
             end.next().since(from.next()).saturating_sub(holes.count(from.next(), end.next()))
         };
-        counters.recovered.set(entries(first, main.end, &holes));
+        let in_log = entries(first, main.end, &holes);
         let gone = Ranges::new(park.cursor.acked, park.cursor.done.clone());
         let park_holes = self::holes(&park, &park.cursor);
         counters.recovered_parked.set(entries(gone.floor(), park.end, &park_holes));
 
-        let main_config = self.log_config(LogId::Main, main.meta.segment_len);
+        let mut main_config = self.log_config(LogId::Main, main.meta.segment_len);
+        let slots = old_rings.slots(main.meta.segment_len, main.meta.frame_len_max);
+        let live = u32::try_from(main.live.len()).unwrap_or(u32::MAX);
+        main_config.slots_max = main_config.slots_max.max(live.min(slots.saturating_mul(live))) + slots;
         let park_config = self.log_config(LogId::Park, park.meta.segment_len);
         let window_start = first.next();
-        let (main_end, next_lsn) = (main.end, main.next_lsn);
+        let (mut main_end, next_lsn, meta) = (main.end, main.next_lsn, main.meta.clone());
         // The log counts to one past the last, people to the last.
         let lost = main.lost.iter().map(|(first, next)| (*first, next.prev())).collect();
         let is_news = cursor != main.cursor;
@@ -136,24 +143,27 @@ impl Opening {
         if is_news {
             log.ack(clock.now(), cursor.acked, &cursor.done, &cursor.attempts);
         }
+        old_rings.append(&mut log, &mut *disk, &clock, self.schema, &self.config)?;
+        if old_rings.appended > 0 {
+            main_end = log.end();
+        }
+        counters.recovered.set(in_log + old_rings.appended);
+        counters.recovered_from_rings.set(old_rings.appended);
         counters.next_lsn.set(log.next_lsn().number());
         counters.durable_lsn.set(log.durable().number());
         counters.cursor_lsn.set(log.cursor_durable().number());
         counters.seen_lsn.set(window_start.number());
 
         let config = &self.config;
-        let rings = RingsConfig {
-            shared: config.rings,
-            pinned: config.pinned_rings,
-            ring_len: config.ring_bytes,
-            entry_len_max: config.entry_len_max,
-        };
-        let (rings, drainer) = Rings::new(rings, disk.doorbell())
-            .map_err(|source| OpenError::Resources { what: "memory for the rings".to_owned(), source })?;
+        report.notes.append(&mut old_rings.notes);
+        let (rings, drainer, ring_home) =
+            rings::make(config, dir, &meta, self.schema, disk.doorbell(), &mut report.notes)?;
         let recovery = Recovery {
             new: is_new,
             clean: is_clean,
             recovered: counters.recovered.read(),
+            from_rings: old_rings.appended,
+            incomplete_in_rings: old_rings.incomplete,
             parked: counters.recovered_parked.read(),
             end: main_end,
             next: next_lsn.max(log.next_lsn()),
@@ -170,6 +180,7 @@ impl Opening {
             shared: Arc::clone(&shared),
             disk,
             drainer,
+            ring_home,
             share: Share::new(pool.clone()),
             pool: pool.clone(),
             clock: clock.clone(),
@@ -407,35 +418,5 @@ impl Flush {
             self.wait(rest);
         }
         true
-    }
-}
-
-impl From<Io> for crate::io::Io {
-    fn from(io: Io) -> Self {
-        match io {
-            Io::Auto => Self::Auto,
-            Io::Uring => Self::Uring,
-            Io::Threads => Self::Threads,
-        }
-    }
-}
-
-/// A refused opening, in the words of the queue.
-pub(crate) fn io_error(error: IoOpenError) -> OpenError {
-    match error {
-        IoOpenError::Locked { dir, pid } => OpenError::Locked { dir, pid },
-        IoOpenError::NotADirectory { path } => OpenError::NotADirectory { path },
-        IoOpenError::NoSpace { path } => OpenError::NoSpace { dir: path, need: 4096 },
-        IoOpenError::UringRefused { .. } => OpenError::UringRefused { why: error.to_string() },
-        IoOpenError::Io { what, path, source } => OpenError::Io { what: what.to_owned(), path, source },
-        IoOpenError::Missing { path } => {
-            OpenError::Io { what: "find".to_owned(), path, source: std::io::ErrorKind::NotFound.into() }
-        }
-        IoOpenError::Permission { what, path } => {
-            OpenError::Io { what: what.to_owned(), path, source: std::io::ErrorKind::PermissionDenied.into() }
-        }
-        IoOpenError::ReadOnlyFs { path } => {
-            OpenError::Io { what: "write to".to_owned(), path, source: std::io::ErrorKind::ReadOnlyFilesystem.into() }
-        }
     }
 }

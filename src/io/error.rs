@@ -44,6 +44,20 @@ pub enum IoOpenError {
         /// What was to be written.
         path: PathBuf,
     },
+    /// Rings were to lie in memory.
+    NotInMemory {
+        /// The folder.
+        path: PathBuf,
+        /// What it lies on.
+        file_system: String,
+    },
+    /// A file that nobody else may have made or may touch.
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// io_uring was demanded and the kernel does not give it.
     UringRefused {
         /// The kernel's error number.
@@ -104,6 +118,15 @@ impl fmt::Display for IoOpenError {
             ),
             Self::NoSpace { path } => {
                 write!(f, "no space or quota left for {}: free some, or use another file system", path.display())
+            }
+            Self::NotInMemory { path, file_system } => write!(
+                f,
+                "{} lies on {file_system}, which is not memory: a push into rings there may wait for the disk. Name a \
+                 folder on tmpfs, such as one in /dev/shm, or allow it with `rings_on_any_file_system(true)`",
+                path.display()
+            ),
+            Self::NotOurs { path, why } => {
+                write!(f, "{} is not to be trusted: {why}; remove it, or keep the rings elsewhere", path.display())
             }
             Self::UringRefused { errno, remedy } => {
                 write!(f, "the kernel refuses io_uring ({}): {remedy}", io::Error::from_raw_os_error(*errno))

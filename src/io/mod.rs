@@ -12,6 +12,7 @@ mod open;
 mod peek;
 mod preparer;
 mod probe;
+pub mod ring_file;
 mod threads;
 mod transfer;
 mod uring;

@@ -91,6 +91,12 @@ fn physical_block(dir: BorrowedFd<'_>) -> Option<u32> {
     })
 }
 
+/// The file system's name, unless its files are memory.
+pub(super) fn not_in_memory(magic: u32) -> Option<String> {
+    const IN_MEMORY: [u32; 2] = [0x0102_1994, 0x8584_58F6];
+    (!IN_MEMORY.contains(&magic)).then(|| file_system(magic).0)
+}
+
 /// Name, whether it outlives a loss of power, and what it does not promise.
 fn file_system(magic: u32) -> (String, bool, Option<&'static str>) {
     const NETWORK: &str = "a network file system: what a sync promises, and whether the directory's lock holds between \

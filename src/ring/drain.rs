@@ -10,11 +10,15 @@
 //! makes zero, every line of it: the zero is what the next claim finds there, and a line that the drain has
 //! written comes back to the producer at once, where one it has only read must be asked for again. Then it
 //! publishes the head, which is the ring's `space` watermark.
+//!
+//! Rings that are to outlive the process are *held*: the drain only copies, and zero and head wait for
+//! [`Drainer::release`]. See `held`.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::ring::doorbell::Sleep;
+use crate::ring::held::Held;
 use crate::ring::memory::offset;
 use crate::ring::record::State;
 use crate::ring::{CLOSED, Ring, Rings};
@@ -38,23 +42,25 @@ pub struct Drained {
 /// The only reader of all rings.
 #[derive(Debug)]
 pub struct Drainer {
-    rings: Arc<Rings>,
-    readers: Box<[Reader]>,
+    pub(super) rings: Arc<Rings>,
+    pub(super) readers: Box<[Reader]>,
     is_drained: bool,
+    /// What was taken and is not yet to be freed; `None`: it is freed at once.
+    pub(super) held: Option<Held>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Reader {
+pub(super) struct Reader {
     /// Everything below has been taken.
-    position: u64,
+    pub(super) position: u64,
     /// A claim was given up: its bytes may still be written to, so the head stays below it for ever.
-    is_stuck: bool,
+    pub(super) is_stuck: bool,
 }
 
 impl Drainer {
     pub(crate) fn new(rings: Arc<Rings>) -> Self {
         let readers = rings.rings.iter().map(|_| Reader::default()).collect();
-        Self { rings, readers, is_drained: false }
+        Self { rings, readers, is_drained: false, held: None }
     }
 
     /// The rings that it drains.
@@ -72,11 +78,14 @@ impl Drainer {
         let ring = &self.rings.rings[ring as usize];
         let len = ring.bytes.len();
         let start = reader.position;
+        let stays = reader.is_stuck || self.held.is_some();
         let mut position = start;
         let (mut bytes, mut records) = (0, 0);
         // Offsets in the ring that have been passed and not yet copied and freed.
         let mut run: Option<Range<usize>> = None;
-        loop {
+        // A lap above what is held its records stand again.
+        let limit = limit_of(ring);
+        while position < limit {
             let at = offset(position, len);
             // ORDERING: Acquire, so that the payload is seen that was written before the word became READY.
             let word = ring.bytes.load(at, Ordering::Acquire);
@@ -93,23 +102,23 @@ impl Drainer {
             }
             position += stride as u64;
             if !is_ready {
-                bytes += take(ring, run.take(), &mut out[bytes..], reader.is_stuck);
-                free(ring, at..at + stride, reader.is_stuck);
+                bytes += take(ring, run.take(), &mut out[bytes..], stays);
+                free(ring, at..at + stride, stays);
                 continue;
             }
             records += 1;
             let taken = run.map_or(at, |run| run.start)..at + stride;
             run = if taken.end == len || taken.len() >= CHUNK_LEN_MAX {
-                bytes += take(ring, Some(taken), &mut out[bytes..], reader.is_stuck);
+                bytes += take(ring, Some(taken), &mut out[bytes..], stays);
                 None
             } else {
                 Some(taken)
             };
         }
-        bytes += take(ring, run, &mut out[bytes..], reader.is_stuck);
+        bytes += take(ring, run, &mut out[bytes..], stays);
         if position != start {
             reader.position = position;
-            if !reader.is_stuck {
+            if !stays {
                 // Release inside: who sees this head sees the zeroes below it.
                 ring.space.publish(position);
             }
@@ -176,24 +185,33 @@ fn has_ready(rings: &Rings, readers: &[Reader]) -> bool {
 }
 
 fn has_ready_at(ring: &Ring, reader: &Reader) -> bool {
+    if reader.position >= limit_of(ring) {
+        return false;
+    }
     // ORDERING: Relaxed: `drain` will read it again.
     let word = ring.bytes.load(offset(reader.position, ring.bytes.len()), Ordering::Relaxed);
     matches!(word.state(), State::Ready | State::Skip)
 }
 
+/// Up to where anything can have been claimed.
+fn limit_of(ring: &Ring) -> u64 {
+    ring.space.value() + ring.bytes.len() as u64
+}
+
 /// Copies a run of ready records and frees it; gives its length.
-fn take(ring: &Ring, run: Option<Range<usize>>, out: &mut [u8], is_stuck: bool) -> usize {
+fn take(ring: &Ring, run: Option<Range<usize>>, out: &mut [u8], stays: bool) -> usize {
     let Some(run) = run else { return 0 };
     let len = run.len();
     // SAFETY: every record in the run was READY, so its producer has let go of it; the words were in bounds.
     unsafe { ring.bytes.copy_to(run.start, &mut out[..len]) };
-    free(ring, run, is_stuck);
+    free(ring, run, stays);
     len
 }
 
-/// Makes passed bytes zero. Not behind a claim that was given up: nothing there is ever claimed again.
-fn free(ring: &Ring, passed: Range<usize>, is_stuck: bool) {
-    if !is_stuck {
+/// Makes passed bytes zero. Not where they are held, nor behind a claim that was given up: nothing there is ever
+/// claimed again.
+fn free(ring: &Ring, passed: Range<usize>, stays: bool) {
+    if !stays {
         // SAFETY: the bytes were READY or SKIP, so they are the drain's alone until it publishes the head.
         unsafe { ring.bytes.zero(passed.start, passed.len()) };
     }

@@ -6,10 +6,11 @@
 //! | record words | `AtomicU32` in the mapping | loom's `AtomicU32`, one for every 8 bytes |
 //! | everything else | the mapping | plain memory, with a loom cell for every 8 bytes that notes who touches it |
 //!
-//! All rings lie in one anonymous private mapping, so that huge pages can serve small rings too.
+//! All rings lie in one anonymous private mapping, so that huge pages can serve small rings too; or in one mapped
+//! file, see [`shared`](crate::ring::shared).
 
 #[cfg(not(loom))]
-pub(crate) use self::mapped::{Bytes, map};
+pub(crate) use self::mapped::{Bytes, map, map_file};
 #[cfg(loom)]
 pub(crate) use self::watched::{Bytes, map};
 
@@ -26,6 +27,7 @@ pub(crate) const fn offset(position: u64, len: usize) -> usize {
 #[cfg(not(loom))]
 mod mapped {
     use std::io;
+    use std::os::fd::{AsRawFd, BorrowedFd};
     use std::ptr::{self, NonNull};
     use std::slice;
     use std::sync::Arc;
@@ -33,6 +35,8 @@ mod mapped {
     use memmap2::{Advice, MmapMut, MmapRaw};
 
     use crate::ring::record::{RECORD_ALIGN, Word};
+    use crate::ring::shared::book::Book;
+    use crate::ring::shared::{CONTROLS_AT, Header};
     use crate::sync::atomic::{AtomicU32, Ordering};
 
     /// The bytes of one ring: a part of the mapping.
@@ -57,12 +61,36 @@ mod mapped {
         // Both are wishes: fewer misses of the TLB, and no copy of the rings in a child process.
         let _ = map.advise(Advice::HugePage);
         let _ = map.advise(Advice::DontFork);
+        parts(&Arc::new(map), 0, count, len)
+    }
+
+    /// Maps the rings of a file, which has the length that its header gives, all of it allocated, and is zero but for
+    /// the header.
+    pub(crate) fn map_file(file: BorrowedFd<'_>, header: &Header) -> io::Result<(Vec<Bytes>, Book)> {
+        let as_len = |len: u64| usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory));
+        let map = MmapRaw::map_raw(file.as_raw_fd())?;
+        if map.len() < as_len(header.file_len())? {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let _ = map.advise(Advice::DontFork);
         let map = Arc::new(map);
+        let rings = parts(&map, as_len(header.ring_at(0))?, header.rings as usize, as_len(header.ring_len)?)?;
+        // SAFETY: the controls lie behind the header and before the rings.
+        let base = unsafe { map.as_mut_ptr().add(as_len(CONTROLS_AT)?) };
+        let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: the header's lengths put that many controls before the first ring, on a page's border.
+        let book = unsafe { Book::new(base, header.rings, map) };
+        Ok((rings, book))
+    }
+
+    /// Cuts `count` rings of `len` bytes out of a mapping, from `start` on.
+    fn parts(map: &Arc<MmapRaw>, start: usize, count: usize, len: usize) -> io::Result<Vec<Bytes>> {
+        assert!(start + count * len <= map.len(), "rings lie within their mapping");
         let ring = |index: usize| {
-            // SAFETY: `index` < `count`, so the part lies within the mapping of `count * len` bytes.
-            let base = unsafe { map.as_mut_ptr().add(index * len) };
+            // SAFETY: `index` < `count`, so the part lies within the mapping, as asserted.
+            let base = unsafe { map.as_mut_ptr().add(start + index * len) };
             let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
-            Ok(Bytes { base, len, _map: Arc::clone(&map) })
+            Ok(Bytes { base, len, _map: Arc::clone(map) })
         };
         (0..count).map(ring).collect()
     }

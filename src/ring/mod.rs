@@ -33,15 +33,19 @@
 //! | `drain` | the flush core's side |
 //! | `doorbell` | how the flush core sleeps and is woken |
 //! | `shards` | which ring a thread uses; pinned rings |
+//! | `held` | what was drained and is still in the ring |
+//! | [`shared`] | rings in a file, which outlive the process |
 //!
 //! Models: `loom-tests/`, `docs/loom.md`. Decisions: `docs/adr/0003-byte-ring.md`, `docs/adr/0004-asymmetric-wakeup.md`.
 
 mod claim;
 mod doorbell;
 mod drain;
+mod held;
 mod memory;
 pub mod record;
 mod shards;
+pub mod shared;
 
 use std::fmt;
 use std::sync::Arc;

@@ -39,6 +39,19 @@ pub struct RingsConfig {
     pub entry_len_max: usize,
 }
 
+impl RingsConfig {
+    fn check(&self) {
+        let Self { shared, pinned, ring_len, entry_len_max } = *self;
+        assert!(shared >= 1, "there is no ring for threads that pin none");
+        assert!(shared.checked_add(pinned).is_some(), "{shared} and {pinned} rings");
+        assert!(ring_len.is_power_of_two() && ring_len <= RECORD_LEN_MAX + 8, "a ring of {ring_len} bytes");
+        assert!(
+            entry_len_max < ring_len && stride_of(entry_len_max) <= ring_len / 2,
+            "an entry of {entry_len_max} bytes takes more than half of a ring of {ring_len}"
+        );
+    }
+}
+
 /// All rings, as producers see them.
 pub struct Rings {
     pub(super) rings: Box<[Ring]>,
@@ -78,16 +91,56 @@ impl Rings {
         wake: Arc<dyn Wake>,
         barrier: Barrier,
     ) -> io::Result<(Arc<Self>, Drainer)> {
+        config.check();
+        let parts = memory::map((config.shared + config.pinned) as usize, config.ring_len)?;
+        Ok(Self::of_parts(config, wake, barrier, parts))
+    }
+
+    /// Maps the rings of a file that was made for them, see [`shared`](crate::ring::shared). The drain holds what it has
+    /// copied until it is released.
+    ///
+    /// # Errors
+    /// The file cannot be mapped.
+    ///
+    /// # Panics
+    /// When the configuration does not hold together, or is another than the header's.
+    #[cfg(not(loom))]
+    pub fn in_file(
+        config: RingsConfig,
+        wake: Arc<dyn Wake>,
+        file: std::os::fd::BorrowedFd<'_>,
+        header: &crate::ring::shared::Header,
+    ) -> io::Result<(Arc<Self>, Drainer)> {
+        config.check();
+        assert!(header.rings == config.shared + config.pinned && header.ring_len == config.ring_len as u64);
+        let (parts, book) = memory::map_file(file, header)?;
+        let (rings, mut drainer) = Self::of_parts(config, wake, Barrier::new(), parts);
+        drainer.hold_in(book);
+        Ok((rings, drainer))
+    }
+
+    /// Loom watches memory of its own.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(loom)]
+    pub fn in_file(
+        _: RingsConfig,
+        _: Arc<dyn Wake>,
+        _: std::os::fd::BorrowedFd<'_>,
+        _: &crate::ring::shared::Header,
+    ) -> io::Result<(Arc<Self>, Drainer)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn of_parts(
+        config: RingsConfig,
+        wake: Arc<dyn Wake>,
+        barrier: Barrier,
+        parts: Vec<memory::Bytes>,
+    ) -> (Arc<Self>, Drainer) {
         let RingsConfig { shared, pinned, ring_len, entry_len_max } = config;
-        assert!(shared >= 1, "there is no ring for threads that pin none");
-        assert!(ring_len.is_power_of_two() && ring_len <= RECORD_LEN_MAX + 8, "a ring of {ring_len} bytes");
-        assert!(
-            entry_len_max < ring_len && stride_of(entry_len_max) <= ring_len / 2,
-            "an entry of {entry_len_max} bytes takes more than half of a ring of {ring_len}"
-        );
-        let count = shared.checked_add(pinned).ok_or(io::ErrorKind::OutOfMemory)?;
         let doorbell = Arc::new(Doorbell::new(wake, barrier));
-        let parts = memory::map(count as usize, ring_len)?;
         let rings = Arc::new(Self {
             rings: parts.into_iter().map(|bytes| Ring::new(bytes, &doorbell)).collect(),
             shared,
@@ -96,10 +149,10 @@ impl Rings {
             doorbell,
             made_in: fork::Home::here(),
             is_sealed: AtomicBool::new(false),
-            free: Mutex::new((shared..count).rev().collect()),
+            free: Mutex::new((shared..shared + pinned).rev().collect()),
         });
         let drainer = Drainer::new(Arc::clone(&rings));
-        Ok((rings, drainer))
+        (rings, drainer)
     }
 
     /// The ring of the calling thread, always the same for it.

@@ -20,12 +20,26 @@ pub(crate) fn run(args: &DirArgs) -> Result<u8> {
         )));
     };
     let parked = store.parked()?.len() as u64;
+    let rings = rings(&args.dir);
     if args.json {
-        write_json(&as_json(&survey, parked))?;
+        let mut all = as_json(&survey, parked);
+        all["rings"] = rings.map_or(Value::Null, |(file, is_there)| json!({ "file": file, "exists": is_there }));
+        write_json(&all)?;
     } else {
-        write_all(as_text(&args.dir.display().to_string(), &survey, parked).as_bytes())?;
+        let mut all = as_text(&args.dir.display().to_string(), &survey, parked);
+        if let Some((file, is_there)) = rings {
+            let state = if is_there { "entries may wait there that the log does not have" } else { "gone" };
+            all += &format!("\nrings      in {file}: {state}\n");
+        }
+        write_all(all.as_bytes())?;
     }
     Ok(0)
+}
+
+/// The file of rings in shared memory, if the directory names one, and whether it is there.
+fn rings(dir: &std::path::Path) -> Option<(String, bool)> {
+    let file = ringwal::io::ring_file::read_marker(dir).ok().flatten()?;
+    Some((file.display().to_string(), file.exists()))
 }
 
 /// What a slot is used for, now that the whole log is known.

@@ -44,13 +44,19 @@ impl Flush {
     pub(super) fn drain_ring(&mut self, ring: u32, now: Instant, unix: UnixNanos) -> Result<bool, Blocked> {
         let mut any = false;
         loop {
+            if !self.drainer.may_hold(ring) {
+                return Err(Blocked::Log);
+            }
             if self.log.takes_chunk() && !self.share.may_fill(self.reads()) && self.log.failure().is_none() {
                 return Err(Blocked::Pool);
             }
+            let next = self.next_lsn();
             let frame = self.log.frame(now, unix)?;
             let drained = self.drainer.drain(ring, frame.spare_mut());
-            let moved = drained.end > self.state.drained[ring as usize];
-            self.state.drained[ring as usize] = drained.end;
+            let start = std::mem::replace(&mut self.state.drained[ring as usize], drained.end);
+            let moved = drained.end > start;
+            let in_frame = u64::from(frame.records());
+            self.drainer.hold(ring, start, drained, next, Lsn::new(next.number() - in_frame));
             if drained.records > 0 {
                 any = true;
                 frame.advance(drained.bytes, drained.records, RunEnd { ring, end: drained.end });
@@ -77,6 +83,10 @@ impl Flush {
         // First what the log had taken and has given up: its LSNs come before these.
         let mut any = self.take_events();
         while self.drainer.is_ready(ring) {
+            if !self.drainer.may_hold(ring) {
+                self.note_blocked(Blocked::Log);
+                return any;
+            }
             if self.window.is_lagging() && !self.share.may_fill(self.reads()) {
                 // What must be read back before these needs memory too.
                 self.note_blocked(Blocked::Pool);
@@ -86,13 +96,14 @@ impl Flush {
                 self.note_blocked(Blocked::Pool);
                 return any;
             };
+            let first_lsn = self.next_lsn();
             let drained = self.drainer.drain(ring, &mut chunk[FRAME_HEADER_LEN..]);
-            self.state.drained[ring as usize] = drained.end;
+            let start = std::mem::replace(&mut self.state.drained[ring as usize], drained.end);
+            self.drainer.hold(ring, start, drained, first_lsn, first_lsn);
             if drained.records == 0 {
                 continue;
             }
             any = true;
-            let first_lsn = self.next_lsn();
             let next_lsn = first_lsn.advance(u64::from(drained.records));
             self.state.next_after_failure = Some(next_lsn);
             let counters = &self.shared.counters;
@@ -117,6 +128,35 @@ impl Flush {
             self.window.keep(Frame { header, block: chunk.freeze(), runs: Vec::new(), place: None });
         }
         any
+    }
+
+    /// Rings that outlive the process let go of what the log has, or the sink is done with.
+    pub(super) fn release(&mut self, now: Instant) {
+        if !self.drainer.holds() {
+            return;
+        }
+        self.drainer.release(self.log.written().max(self.state.acked));
+        if self.drainer.is_crowded() {
+            // Producers will soon find no room, so nothing of it is to wait for more, or for the end of a period.
+            if self.shared.config.durability == Durability::Spill {
+                self.log.spill(now);
+            } else if self.log.written() >= self.log.end() {
+                self.log.seal(now);
+            }
+        }
+    }
+
+    /// The end: rings in which nothing is left that is not in the log are removed, others wait for the next opening.
+    pub(super) fn leave_rings(&mut self) {
+        let upto = self.log.written().max(self.state.acked);
+        self.drainer.release(upto);
+        if self.drainer.holds() {
+            let is_empty = self.drainer.is_drained() && self.drainer.is_released(upto);
+            self.shared.status.set_rings_left(!is_empty);
+            if is_empty && let Some(home) = self.ring_home.take() {
+                home.remove();
+            }
+        }
     }
 
     pub(super) fn next_lsn(&self) -> Lsn {

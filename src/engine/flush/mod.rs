@@ -26,6 +26,7 @@ use std::sync::mpsc::SyncSender;
 
 use crate::engine::clock::Clock;
 use crate::engine::parking::Parking;
+use crate::engine::rings::Home;
 use crate::engine::share::Share;
 use crate::engine::window::Window;
 use crate::engine::{Command, Shared};
@@ -43,6 +44,8 @@ pub(crate) struct Flush {
     pub(crate) shared: Arc<Shared>,
     pub(crate) disk: Box<dyn Disk>,
     pub(crate) drainer: Drainer,
+    /// The file that holds the rings, if one does.
+    pub(crate) ring_home: Option<Home>,
     pub(crate) pool: Pool,
     pub(crate) share: Share,
     pub(crate) clock: Clock,
@@ -61,6 +64,8 @@ pub(crate) struct State {
     in_flight: usize,
     /// Where each ring is drained to.
     drained: Vec<u64>,
+    /// What the sink is done with need not be held in the rings.
+    acked: Lsn,
     /// Which ring is drained first.
     first_ring: u32,
     fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
@@ -101,6 +106,7 @@ impl Flush {
         again |= self.take_acks(now);
         let urgent = self.shared.take_urgent();
         let drained = self.drain(now);
+        self.release(now);
         self.answer_fences();
         if urgent {
             self.log.commit_now(now);
@@ -141,6 +147,7 @@ impl Flush {
         let Some(acks) = self.shared.acks.lock().take() else {
             return false;
         };
+        self.state.acked = acks.acked;
         if self.state.next_after_failure.is_none() {
             self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
         } else {
@@ -262,6 +269,7 @@ impl Flush {
     /// Says that it has ended, and what it leaves behind.
     pub(crate) fn finish(&mut self) {
         self.publish();
+        self.leave_rings();
         // A log that has failed has drained the rings, and counts for itself.
         if !self.drainer.is_drained() && self.log.failure().is_none() {
             let in_rings = self.count_left_in_rings();

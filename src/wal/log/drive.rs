@@ -11,6 +11,7 @@
 //! A failed log passes through all of them, and writes only the cursor, if that still works.
 
 use crate::lsn::Lsn;
+use crate::schema::Schema;
 use crate::time::Instant;
 use crate::wal::builder::FrameBuilder;
 use crate::wal::config::{Commit, Event, Room};
@@ -32,6 +33,25 @@ impl Log {
     /// A rest much shorter than a frame would cut a backlog into crumbs.
     pub(super) fn useful_rest(&self) -> usize {
         (self.frame_len_max / 4).max(self.desk.block_len as usize)
+    }
+
+    /// Every LSN up to this one survives the death of the process: the writes up to it have completed.
+    #[must_use]
+    pub fn written(&self) -> Lsn {
+        self.writer.written()
+    }
+
+    /// From now on entries are of this schema: they go to a new segment. False: not yet, something is in memory that is
+    /// not durable; try again later.
+    #[must_use]
+    pub fn change_schema(&mut self, now: Instant, schema: Schema) -> bool {
+        if self.desk.config.schema != schema {
+            if self.open_records() > 0 || self.held() > 0 || !self.writer.leave_segment(now, &mut self.desk) {
+                return false;
+            }
+            self.desk.config.schema = schema;
+        }
+        true
     }
 
     /// Nothing will be acknowledged any more: what finds no slot in a full log is given up, so that it can close.

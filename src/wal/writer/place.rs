@@ -177,6 +177,12 @@ impl Writer {
         }
     }
 
+    /// Sees to it that what comes next begins a segment. False: there is no memory for the SEAL.
+    pub(in crate::wal) fn leave_segment(&mut self, now: Instant, desk: &mut Desk) -> bool {
+        self.seal_active(false, now, desk);
+        !self.has_block(desk)
+    }
+
     /// A promise on disk, for a log that has nothing else to say. A crash may take it away.
     pub(super) fn mark(&mut self, now: Instant, desk: &mut Desk) {
         self.place_note(FrameKind::Mark, self.placed_end.next(), false, now, now, desk);

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::lsn::Lsn;
 use crate::time::Instant;
 use crate::wal::config::Commit;
 use crate::wal::slots::Slots;
@@ -51,6 +52,13 @@ impl Writer {
         if self.queue.is_empty() {
             self.starved = false;
         }
+    }
+
+    /// Every LSN up to this one is in a write that has completed, and so has every one before: the log finds it even if
+    /// the process dies now. MARK and SEAL may be missing.
+    pub(in crate::wal) fn written(&self) -> Lsn {
+        let is_over = |e: &&super::Entry| e.state != State::Flying || e.kind == Kind::Note;
+        self.pipeline.iter().take_while(is_over).fold(self.durable, |lsn, e| lsn.max(e.end))
     }
 
     /// Whether sealed frames wait to be placed.
