@@ -100,7 +100,7 @@ fn rings_in_file<const LEN: usize>() -> (Arc<Rings>, Drainer) {
         schema: Schema::new("bench", 1),
     };
     let folder = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
-    let file = RingFile::create(folder.path(), &file_name(header.store), &header, false).expect("a ring file");
+    let file = RingFile::create(folder.path(), &file_name(header.store), &header).expect("a ring file");
     Rings::in_file(config, Arc::new(NoWake), file.fd(), &header).expect("memory for two rings")
 }
 

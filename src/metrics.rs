@@ -125,7 +125,7 @@ pub struct Metrics {
     pub sink_panics: u64,
     /// Entries that were delivered again because of a retry.
     pub retries: u64,
-    /// Bytes in the rings now.
+    /// Bytes in the rings now. With rings in shared memory this includes what was taken over and is not written yet.
     pub ring_bytes: u64,
     /// The last entry's LSN.
     pub last_lsn: Lsn,

@@ -262,6 +262,8 @@ impl Flush {
     }
 
     fn finish(&mut self) {
+        // The last completion may have been a failure: it ends the loop, and is still to be told.
+        self.take_events();
         self.publish();
         self.leave_rings();
         // A log that has failed has drained the rings, and counts for itself.
