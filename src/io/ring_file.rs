@@ -142,7 +142,7 @@ impl RingFile {
     ///
     /// # Errors
     /// What the system says.
-    pub fn len(&self) -> std::io::Result<u64> {
+    pub fn file_len(&self) -> std::io::Result<u64> {
         self.file.metadata().map(|about| about.len())
     }
 

@@ -149,7 +149,7 @@ impl OldRings {
             return Err(refused("it is newer than the log, which looks like an older copy of the directory"));
         }
         let failed = |source| OpenError::Io { what: "read".to_owned(), path: path.clone(), source };
-        if file.len().map_err(failed)? != header.file_len() {
+        if file.file_len().map_err(failed)? != header.file_len() {
             return damaged(self, file, "it is not as long as its header says".to_owned());
         }
         let found = Takeover::look(file, header).map_err(failed)?;
