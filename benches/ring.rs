@@ -100,7 +100,7 @@ fn rings_in_file<const LEN: usize>() -> (Arc<Rings>, Drainer) {
         schema: Schema::new("bench", 1),
     };
     let folder = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
-    let file = RingFile::create(folder.path(), &file_name(header.store), &header, false).expect("a ring file");
+    let file = RingFile::create(folder.path(), &file_name(header.store), &header).expect("a ring file");
     Rings::in_file(config, Arc::new(NoWake), file.fd(), &header).expect("memory for two rings")
 }
 
@@ -148,19 +148,25 @@ fn push<const LEN: usize>(criterion: &mut Criterion) {
         let (rings, drain) = new_rings::<LEN>();
         let mut pinned = rings.pin().expect("a pinned ring");
         let ring = pinned.ring();
-        measure(criterion, "ringwal_pinned", pace, |entry| push_pinned(&mut pinned, entry), drainer(drain, ring));
+        measure(
+            criterion,
+            "ringwal_pinned",
+            pace,
+            |entry| push_pinned::<LEN>(&mut pinned, entry),
+            drainer(drain, ring),
+        );
 
         let (rings, drain) = rings_in_file::<LEN>();
         let mut pinned = rings.pin().expect("a pinned ring");
         let drain = holding_drainer(drain, pinned.ring());
-        measure(criterion, "ringwal_pinned_in_file", pace, |entry| push_pinned(&mut pinned, entry), drain);
+        measure(criterion, "ringwal_pinned_in_file", pace, |entry| push_pinned::<LEN>(&mut pinned, entry), drain);
 
         let (rings, drain) = new_rings::<LEN>();
-        measure(criterion, "ringwal_shared", pace, |entry| push_shared(&rings, entry), drainer(drain, 0));
+        measure(criterion, "ringwal_shared", pace, |entry| push_shared::<LEN>(&rings, entry), drainer(drain, 0));
 
         let (rings, drain) = rings_in_file::<LEN>();
         let drain = holding_drainer(drain, 0);
-        measure(criterion, "ringwal_shared_in_file", pace, |entry| push_shared(&rings, entry), drain);
+        measure(criterion, "ringwal_shared_in_file", pace, |entry| push_shared::<LEN>(&rings, entry), drain);
 
         let (mut producer, mut consumer) = rtrb::RingBuffer::<[u8; LEN]>::new(ENTRIES);
         let drain = move || while black_box(consumer.pop()).is_ok() {};

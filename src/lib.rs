@@ -34,6 +34,7 @@
 //! | order      | per thread and per pinned producer; per key ([`Entry::key`]); else by LSN only         |
 //! | numbers    | an [`Lsn`] rises with each entry and is never given to another one, restarts included  |
 //! | durability | as [`Durability`] says; a [`Durable`] or [`Queue::flush`] makes the log hurry          |
+//! | a killed process | what was pushed and not yet written is gone, unless rings are shared: [`Builder::rings_in`]  |
 //! | a full log | [`Builder::when_full`]; nothing is ever dropped unless that was asked for              |
 //! | a failed write or sync | final: pushes get [`PushError::Poisoned`], reopening recovers              |
 //! | fork       | the child's handles refuse to work                                                     |

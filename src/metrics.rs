@@ -131,7 +131,7 @@ pub struct Metrics {
     pub breaker_opened: u64,
     /// What the breaker does now.
     pub breaker: BreakerState,
-    /// Bytes in the rings now.
+    /// Bytes in the rings now. With rings in shared memory this includes what was taken over and is not written yet.
     pub ring_bytes: u64,
     /// The last entry's LSN.
     pub last_lsn: Lsn,

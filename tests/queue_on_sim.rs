@@ -337,6 +337,27 @@ fn what_a_failed_log_takes_with_it_is_counted_at_shutdown() {
     assert_eq!(recorder.0.len(), 1);
 }
 
+/// The write of what is left is the last thing that a closing log does, and its failure the last that it hears. The loop
+/// of the flush core ended with it, and nobody was told: shutdown said Ok, and that the entries waited in the log.
+#[test]
+fn a_write_that_fails_while_the_log_closes_is_told_by_shutdown() {
+    for seed in 0..20 {
+        let machine = machine(DiskKind::Flush, seed);
+        let recorder = Recorder::default();
+        let queue = open(&machine, Durability::Spill, &recorder);
+        let producer = queue.producer();
+        producer.push_durable(Numbered::new(0, 0, 10)).unwrap().wait().unwrap();
+        drain(&queue);
+        queue.pause();
+        let accepted = 5;
+        (1..=accepted).for_each(|n| drop(producer.push(Numbered::new(0, n, 10))));
+        machine.inject(Fault::error(OpKind::Write, libc_eio()).forever());
+        let outcome = within("shutting down", LONG, move || queue.shutdown(Duration::from_secs(2)));
+        let Err(ShutdownError::Storage { lost, .. }) = outcome else { panic!("seed {seed}: {outcome:?}") };
+        assert_eq!(lost, u64::from(accepted), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_full_disk_holds_pushes_up_until_there_is_space_again() {
     for (seed, durability) in (0..).zip(DURABILITIES) {

@@ -317,6 +317,7 @@ fn rings_on_a_disk_are_refused_unless_told_otherwise() {
         Err(error) => {
             assert!(matches!(&error, OpenError::Rings { .. }), "{error:?}");
             assert!(error.to_string().contains("rings_on_any_file_system(true)"), "{error}");
+            assert!(!place.store.path().join("META").exists(), "a refused opening changes nothing");
             let queue = wanted.rings_on_any_file_system(true).open(still()).unwrap();
             assert!(queue.recovery().disk.notes.iter().any(|note| note.contains("which is not memory")));
             queue.pause();

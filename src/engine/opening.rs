@@ -156,8 +156,7 @@ impl Opening {
 
         let config = &self.config;
         report.notes.append(&mut old_rings.notes);
-        let (rings, drainer, ring_home) =
-            rings::make(config, dir, &meta, self.schema, disk.doorbell(), &mut report.notes)?;
+        let (rings, drainer, ring_home) = rings::make(config, dir, &meta, self.schema, disk.doorbell())?;
         let recovery = Recovery {
             new: is_new,
             clean: is_clean,

@@ -1,7 +1,7 @@
 //! The file that holds rings in shared memory, and the name under which a store finds it again.
 //!
 //! ```text
-//!   create   folder ─► a memory file system? ─► new file, mine alone ─► all of it allocated ─► header
+//!   create   a folder in memory? ─► new file, mine alone ─► all of it allocated ─► header
 //!   find     open ─► mine? ─► nobody else's now? ─► as long as its header says
 //! ```
 //! | what could go wrong | what is done |
@@ -51,8 +51,6 @@ pub trait RingBytes {
 pub struct RingFile {
     file: File,
     path: PathBuf,
-    /// The file system, where it is none in memory.
-    on_disk: Option<String>,
 }
 
 impl RingBytes for RingFile {
@@ -66,30 +64,20 @@ impl RingBytes for RingFile {
 }
 
 impl RingFile {
-    /// Makes the file `name` in `dir`, which is created if it is missing.
+    /// Makes the file `name` in `dir`, which [`check_folder`] has seen.
     ///
     /// # Errors
-    /// See [`IoOpenError`]. Nothing is left behind then but perhaps the folder.
-    pub fn create(dir: &Path, name: &str, header: &Header, on_any_file_system: bool) -> Result<Self, IoOpenError> {
-        let fd = open_dir(dir)?;
-        let file_system = rustix::fs::fstatfs(&fd).map_err(|errno| IoOpenError::new("examine", dir, errno))?;
-        // The same number on every platform, whatever its type.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a magic number has 32 bits")]
-        let on_disk = probe::not_in_memory(file_system.f_type as u32);
-        if let Some(name) = on_disk.as_ref().filter(|_| !on_any_file_system) {
-            return Err(IoOpenError::NotInMemory { path: dir.to_path_buf(), file_system: name.clone() });
-        }
+    /// See [`IoOpenError`]. Nothing is left behind then.
+    pub fn create(dir: &Path, name: &str, header: &Header) -> Result<Self, IoOpenError> {
         let path = dir.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let fd = rustix::fs::openat(&fd, name, flags, Mode::RUSR | Mode::WUSR)
+        let fd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| IoOpenError::new("create", &path, errno))?;
-        let made = Self::fill(&fd, header);
-        let made = made.and_then(|()| lock(&fd));
-        if let Err(errno) = made {
+        if let Err(errno) = lock(&fd).and_then(|()| Self::fill(&fd, header)) {
             let _ = rustix::fs::unlink(&path);
             return Err(IoOpenError::new("allocate", &path, errno));
         }
-        Ok(Self { file: File::from(fd), path, on_disk })
+        Ok(Self { file: File::from(fd), path })
     }
 
     fn fill(fd: &OwnedFd, header: &Header) -> Result<(), Errno> {
@@ -147,14 +135,14 @@ impl RingFile {
             path: path.to_path_buf(),
             source,
         })?;
-        Ok(Some((Self { file, path: path.to_path_buf(), on_disk: None }, head)))
+        Ok(Some((Self { file, path: path.to_path_buf() }, head)))
     }
 
     /// Length of the file now.
     ///
     /// # Errors
     /// What the system says.
-    pub fn len(&self) -> std::io::Result<u64> {
+    pub fn file_len(&self) -> std::io::Result<u64> {
         self.file.metadata().map(|about| about.len())
     }
 
@@ -169,12 +157,6 @@ impl RingFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The file system on which it lies, where it is none in memory.
-    #[must_use]
-    pub fn on_disk(&self) -> Option<&str> {
-        self.on_disk.as_deref()
     }
 
     /// For mapping.
@@ -219,7 +201,12 @@ fn lock(fd: impl AsFd) -> Result<(), Errno> {
     rustix::fs::fcntl_lock(fd, FlockOperation::NonBlockingLockExclusive)
 }
 
-fn open_dir(dir: &Path) -> Result<OwnedFd, IoOpenError> {
+/// Whether rings may lie in `dir`, which is created if it is missing: the name of its file system, where that is none in
+/// memory and is allowed all the same.
+///
+/// # Errors
+/// It is not in memory, or cannot be had.
+pub fn check_folder(dir: &Path, on_any_file_system: bool) -> Result<Option<String>, IoOpenError> {
     let open = || rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let opened = match open() {
         Err(Errno::NOENT) => match rustix::fs::mkdir(dir, DIR_MODE) {
@@ -228,7 +215,16 @@ fn open_dir(dir: &Path) -> Result<OwnedFd, IoOpenError> {
         },
         other => other,
     };
-    opened.map_err(|errno| IoOpenError::new("create", dir, errno))
+    let fd = opened.map_err(|errno| IoOpenError::new("create", dir, errno))?;
+    let about = rustix::fs::fstatfs(&fd).map_err(|errno| IoOpenError::new("examine", dir, errno))?;
+    // The same number on every platform, whatever its type.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a magic number has 32 bits")]
+    match probe::not_in_memory(about.f_type as u32) {
+        Some(file_system) if !on_any_file_system => {
+            Err(IoOpenError::NotInMemory { path: dir.to_path_buf(), file_system })
+        }
+        allowed => Ok(allowed),
+    }
 }
 
 /// Which running of the machine this is.

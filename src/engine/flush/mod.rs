@@ -268,6 +268,8 @@ impl Flush {
 
     /// Says that it has ended, and what it leaves behind.
     pub(crate) fn finish(&mut self) {
+        // The last completion may have been a failure: it ends the loop, and is still to be told.
+        self.take_events();
         self.publish();
         self.leave_rings();
         // A log that has failed has drained the rings, and counts for itself.

@@ -33,7 +33,7 @@ use crate::config::{Config, OnCorruption, Rings as RingsIn};
 use crate::engine::clock::Clock;
 use crate::engine::lifecycle::io_error;
 use crate::error::{ConfigError, OpenError};
-use crate::io::ring_file::{RingFile, absolute, boot_id, read_marker, write_marker};
+use crate::io::ring_file::{RingFile, absolute, boot_id, check_folder, read_marker, write_marker};
 use crate::io::{Disk, IoOpenError, Wake};
 use crate::lsn::Lsn;
 use crate::ranges::Ranges;
@@ -74,6 +74,12 @@ impl OldRings {
         accepts: fn(&Schema) -> bool,
     ) -> Result<Self, OpenError> {
         let mut old = Self { dir, ..Self::default() };
+        if let RingsIn::Shared(folder) = &config.rings_in {
+            let allowed = check_folder(folder, config.rings_on_any_file_system).map_err(io_error)?;
+            old.notes.extend(allowed.map(|file_system| {
+                format!("the rings lie on {file_system}, which is not memory: a push may wait for the disk")
+            }));
+        }
         let Some(meta) = &scanned.meta else { return Ok(old) };
         let mut places = Vec::new();
         if let Some(dir) = &old.dir {
@@ -145,7 +151,7 @@ impl OldRings {
             return Err(refused("it is newer than the log, which looks like an older copy of the directory"));
         }
         let failed = |source| OpenError::Io { what: "read".to_owned(), path: path.clone(), source };
-        if file.len().map_err(failed)? != header.file_len() {
+        if file.file_len().map_err(failed)? != header.file_len() {
             return damaged(self, file, "it is not as long as its header says".to_owned());
         }
         let found = Takeover::look(file, header).map_err(failed)?;
@@ -278,7 +284,6 @@ pub(crate) fn make(
     meta: &Meta,
     schema: Schema,
     wake: Arc<dyn Wake>,
-    notes: &mut Vec<String>,
 ) -> Result<(Arc<Rings>, Drainer, Option<Home>), OpenError> {
     let lens = RingsConfig {
         shared: config.rings,
@@ -303,14 +308,13 @@ pub(crate) fn make(
     if let Some(dir) = &dir {
         write_marker(dir, Some(&folder.join(&name))).map_err(io_error)?;
     }
-    let file =
-        RingFile::create(&folder, &name, &header, config.rings_on_any_file_system).map_err(|error| match error {
+    let file = RingFile::create(&folder, &name, &header).map_err(|error| {
+        let _ = dir.as_ref().map(|dir| write_marker(dir, None));
+        match error {
             IoOpenError::NoSpace { path } => OpenError::NoSpace { dir: path, need: header.file_len() },
             error => io_error(error),
-        })?;
-    if let Some(file_system) = file.on_disk() {
-        notes.push(format!("the rings lie on {file_system}, which is not memory: a push may wait for the disk"));
-    }
+        }
+    })?;
     let (rings, drainer) = Rings::in_file(lens, wake, file.fd(), &header).map_err(no_memory)?;
     Ok((rings, drainer, Some(Home { file, dir })))
 }

@@ -105,7 +105,6 @@ impl Control {
 }
 
 /// Where the note of this number lies in a control.
-#[expect(clippy::cast_possible_truncation, reason = "less than the length of a control")]
 pub(crate) const fn note_at(number: u64) -> usize {
     NOTES_AT + (number % NOTES_MAX) as usize * NOTE_LEN
 }

@@ -64,7 +64,7 @@ pub(crate) const NOTES_AT: usize = 64;
 /// In a record's `meta`, in a ring file only: a recovery has found it in the log.
 pub const DONE: u32 = 1 << 31;
 
-const _: () = assert!(NOTES_AT + NOTES_MAX as usize * NOTE_LEN <= CONTROL_LEN);
+const _: () = assert!(NOTES_AT as u64 + NOTES_MAX * NOTE_LEN as u64 <= CONTROL_LEN as u64);
 const RING_LEN_MAX: u64 = 1 << 30;
 const RINGS_MAX: u32 = 2048;
 

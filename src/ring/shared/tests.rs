@@ -194,7 +194,7 @@ fn arbitrary_bytes_are_walked_to_an_end() {
         let mut ring = Bench::new(base + 8 * (chance() % 33), base);
         for _ in 0..chance() % 12 {
             let at = usize::try_from(8 * (chance() % 32)).unwrap();
-            let word = if chance() % 4 == 0 { chance() } else { chance() % 4 << 30 | 8 + chance() % 64 };
+            let word = if chance() % 4 == 0 { chance() } else { ((chance() % 4) << 30) | (8 + chance() % 64) };
             put_u32(&mut ring.bytes, at, u32::try_from(word & 0xffff_ffff).unwrap());
         }
         for _ in 0..chance() % 4 {
