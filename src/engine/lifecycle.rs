@@ -133,7 +133,17 @@ fn start<T: Entry>(
             watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
             watched.done.fail();
         }
-    })?;
+    });
+    let delivery = match delivery {
+        Ok(delivery) => delivery,
+        Err(error) => {
+            // The flush core runs already, and has the directory.
+            shared.close_rings();
+            shared.command(Command::Close);
+            let _ = flush.join();
+            return Err(error);
+        }
+    };
     let _ = shared.delivery_thread.set(delivery.thread().clone());
     delivery.thread().unpark();
     let (flush_ended, delivery_ended) = (Mutex::new(flush_ended), Mutex::new(delivery_ended));
