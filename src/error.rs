@@ -195,7 +195,10 @@ impl fmt::Display for OpenError {
                 "the sink keeps LSNs over restarts (`committed()`), but with Durability::Memory LSNs begin anew; use another durability",
             ),
             Self::Resources { what, source } => write!(f, "cannot get {what}: {source}"),
-            Self::Disk { dir, error } => write!(f, "{}: {error}", dir.display()),
+            Self::Disk { dir, error } => {
+                let kind = std::io::Error::from_raw_os_error(error.errno).kind();
+                write!(f, "{}: {error}{}", dir.display(), remedy(kind))
+            }
         }
     }
 }
@@ -203,7 +206,9 @@ impl fmt::Display for OpenError {
 /// What to do about what the kernel said, where that is known.
 fn remedy(kind: std::io::ErrorKind) -> &'static str {
     match kind {
-        std::io::ErrorKind::PermissionDenied => "; give this user read, write and search permission there",
+        std::io::ErrorKind::PermissionDenied => {
+            "; give this user read, write and search permission there, and see with `lsattr` whether it was made immutable"
+        }
         std::io::ErrorKind::ReadOnlyFilesystem => "; mount it writable, or use another directory",
         std::io::ErrorKind::NotFound => "; check the path",
         _ => "",

@@ -91,6 +91,7 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
         producer.push(Numbered::new(8, 0, 0)).unwrap();
         drain(&queue);
         let (stop, counts) = (AtomicBool::new(false), [const { AtomicU32::new(0) }; 3]);
+        let mut all_passed = true;
         std::thread::scope(|scope| {
             for p in 0..3 {
                 let (producer, stop, count) = (queue.producer(), &stop, &counts[p as usize]);
@@ -118,6 +119,9 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
                 }
             });
             for _ in 0..20 {
+                if !all_passed {
+                    break;
+                }
                 let mut pinned = queue.producer().pin();
                 // Not durable by far: a wait for it would be a long one.
                 let receipt = pinned.push(Numbered::new(3, 0, 0)).unwrap();
@@ -158,10 +162,11 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
                     drop((producer.clone(), fresh));
                     passed
                 });
-                assert!(passed, "{durability:?} {io:?}");
+                all_passed &= passed;
             }
             stop.store(true, Ordering::Relaxed);
         });
+        assert!(all_passed, "{durability:?} {io:?}: see what the children said");
         // A child that drops the queue, or closes it, closes nothing of the parent's.
         let queue = std::mem::ManuallyDrop::new(queue);
         assert!(forked(|| {
@@ -185,50 +190,42 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
     }
 }
 
+/// What a child of a process with threads may do besides living is little: locks may be held for ever by threads
+/// that are not there, of the standard library too. So it does not open a queue here.
 #[test]
-fn a_child_opens_a_queue_of_its_own_and_the_parents_is_free_for_others_at_once() {
-    let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+fn a_child_that_only_lives_does_not_keep_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
     for io in [Io::Uring, Io::Threads] {
-        let open = |dir: &std::path::Path, sink: &Recorder| small(dir, Durability::Immediate).io(io).open(sink.clone());
-        let queue = open(dir.path(), &Recorder::default()).unwrap();
+        let open = || small(dir.path(), Durability::Immediate).io(io).open(Recorder::default());
+        let queue = open().unwrap();
         queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap().wait().unwrap();
         let (mut go_on, mut told) = ([0; 2], [0; 2]);
-        // SAFETY: both are places for two descriptors.
+        // SAFETY: a place for two descriptors.
         assert_eq!(unsafe { libc::pipe(go_on.as_mut_ptr()) }, 0);
         // SAFETY: as above.
         assert_eq!(unsafe { libc::pipe(told.as_mut_ptr()) }, 0);
-        let byte = |fd: i32, write: bool| {
-            let mut byte = [0_u8];
-            // SAFETY: `byte` is a place of one byte, and the descriptors are those of the pipes.
-            unsafe {
-                if write {
-                    libc::write(fd, byte.as_ptr().cast(), 1)
-                } else {
-                    libc::read(fd, byte.as_mut_ptr().cast(), 1)
-                }
-            }
+        let put = |fd: i32| {
+            // SAFETY: one byte, into one of the pipes.
+            unsafe { libc::write(fd, [0_u8].as_ptr().cast(), 1) }
         };
-        let parent = std::thread::spawn({
-            let dir = dir.path().to_owned();
-            move || {
-                byte(told[0], false);
-                // The child lives, and has its copies of all descriptors.
+        let get = |fd: i32| {
+            // SAFETY: a place of one byte, for one of the pipes.
+            unsafe { libc::read(fd, [0_u8].as_mut_ptr().cast(), 1) }
+        };
+        let alive = std::thread::scope(|scope| {
+            let parent = scope.spawn(|| {
+                get(told[0]);
+                // The child lives, and has had its copies of all descriptors.
                 queue.shutdown(LONG).unwrap();
-                let again = small(&dir, Durability::Immediate).io(io).open(Recorder::default());
-                byte(go_on[1], true);
+                let again = open();
+                put(go_on[1]);
                 again.expect("a child that only lives keeps the lock").shutdown(LONG).unwrap();
-            }
+            });
+            let alive = forked(|| put(told[1]) == 1 && get(go_on[0]) == 1);
+            parent.join().unwrap();
+            alive
         });
-        let passed = forked(|| {
-            byte(told[1], true);
-            byte(go_on[0], false);
-            let sink = Recorder::default();
-            let Ok(queue) = open(other.path(), &sink) else { return false };
-            let pushed = queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap().wait();
-            pushed == Ok(()) && queue.drain(LONG) == Ok(()) && queue.shutdown(LONG).is_ok() && sink.0.len() == 1
-        });
-        parent.join().unwrap();
-        assert!(passed, "{io:?}: the child's own queue");
+        assert!(alive, "{io:?}");
         for fd in go_on.into_iter().chain(told) {
             // SAFETY: the pipes' own descriptors, used by nobody any more.
             unsafe { libc::close(fd) };

@@ -252,6 +252,8 @@ struct Journal {
 impl Journal {
     fn open(path: &Path, commits: bool) -> Self {
         let file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        // A kill may have cut a long write at any of its pages; that batch was not acknowledged.
+        file.set_len(file.metadata().unwrap().len() / 12 * 12).unwrap();
         Self { file, path: path.to_owned(), commits }
     }
 
@@ -271,7 +273,6 @@ impl Sink<Numbered> for Journal {
             bytes.extend_from_slice(&delivery.lsn.number().to_le_bytes());
             bytes.extend_from_slice(&delivery.value.number.to_le_bytes());
         }
-        // One write: a kill leaves all of it or nothing.
         (&self.file).write_all(&bytes).unwrap();
         Outcome::ack()
     }

@@ -43,7 +43,8 @@ impl Dir {
     fn flags(&self) -> OFlags {
         let access = if self.read_only { OFlags::RDONLY } else { OFlags::RDWR };
         let direct = if self.direct { OFlags::DIRECT } else { OFlags::empty() };
-        access | direct | OFlags::CLOEXEC
+        // A link is none of our files: what it leads to is not ours to overwrite.
+        access | direct | OFlags::CLOEXEC | OFlags::NOFOLLOW
     }
 
     /// Opens a file that is there.

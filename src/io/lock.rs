@@ -1,10 +1,13 @@
-//! One process per directory: an advisory lock on the file `LOCK`.
+//! One process per directory: an advisory lock on the file `LOCK`, and one on the directory itself.
 //!
 //! ```text
-//!   open LOCK ─► flock ──given──► still the file of that name? ──yes──► write the pid ─► held
-//!       ▲          │refused                  │no: someone removed it
-//!       └─ pause ◄─┴─────────────────────────┘          (time is up: Locked { pid })
+//!   open LOCK ─► flock ──given──► still the file of that name? ──yes──► flock the directory ─► write the pid ─► held
+//!       ▲          │refused                  │no: someone removed it      │refused
+//!       └─ pause ◄─┴─────────────────────────┴────────────────────────────┘     (time is up: Locked { pid })
 //! ```
+//! `LOCK` alone would not do: whoever removes it while its holder lives lets a second one in. The directory
+//! alone would not either: not every file system locks directories (NFS does not).
+//!
 //! The kernel gives the lock up when the last descriptor of it is closed, so a killed process leaves
 //! none behind. Two things could keep it longer, and both are closed off:
 //!
@@ -36,6 +39,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Lock {
     fd: ManuallyDrop<OwnedFd>,
+    /// The directory, opened once more; `None` where a directory cannot be locked.
+    dir: ManuallyDrop<Option<OwnedFd>>,
     /// The process that took it: a forked child must not let go of its parent's lock.
     pid: u32,
 }
@@ -50,28 +55,32 @@ impl Lock {
             let fd = rustix::fs::openat(dir_fd, LOCK_NAME, flags, Mode::RUSR | Mode::WUSR)
                 .map_err(|errno| IoOpenError::new("create", &path, errno))?;
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_still_named(dir_fd, &fd) => return Ok(Self::held(fd)),
-                Ok(()) | Err(Errno::INTR) => {}
-                Err(Errno::WOULDBLOCK) => {
-                    let left = wait.saturating_sub(begun.elapsed());
-                    if left.is_zero() {
-                        return Err(IoOpenError::Locked { dir: dir.to_path_buf(), pid: read_pid(&fd) });
-                    }
-                    thread::sleep(left.min(PAUSE));
-                }
+                Ok(()) if is_still_named(dir_fd, &fd) => match lock_dir(dir_fd) {
+                    Err(Errno::WOULDBLOCK) => {}
+                    dir => return Ok(Self::held(fd, dir.ok())),
+                },
+                Ok(()) | Err(Errno::INTR) => continue,
+                Err(Errno::WOULDBLOCK) => {}
                 Err(errno) => return Err(IoOpenError::new("lock", &path, errno)),
             }
+            let left = wait.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(IoOpenError::Locked { dir: dir.to_path_buf(), pid: read_pid(&fd) });
+            }
+            thread::sleep(left.min(PAUSE));
         }
     }
 
-    fn held(fd: OwnedFd) -> Self {
+    fn held(fd: OwnedFd, dir: Option<OwnedFd>) -> Self {
         let pid = std::process::id();
         // Best effort: the pid helps whoever is refused, and a full disk must not keep us out.
         let text = format!("{pid}\n");
         let _ = rustix::fs::ftruncate(&fd, 0);
         let _ = rustix::io::pwrite(&fd, text.as_bytes(), 0);
-        in_children::close_after_fork(fd.as_raw_fd());
-        Self { fd: ManuallyDrop::new(fd), pid }
+        for fd in dir.iter().chain([&fd]) {
+            in_children::close_after_fork(fd.as_raw_fd());
+        }
+        Self { fd: ManuallyDrop::new(fd), dir: ManuallyDrop::new(dir), pid }
     }
 }
 
@@ -81,12 +90,23 @@ impl Drop for Lock {
             // In a child the descriptor is closed already, and its number may be another file's.
             return;
         }
-        in_children::forget(self.fd.as_raw_fd());
-        // Explicitly, so that a child forked a moment ago does not keep it.
-        let _ = rustix::fs::flock(&*self.fd, FlockOperation::Unlock);
-        // SAFETY: `fd` is not used again: this is its owner's drop.
+        for fd in self.dir.iter().chain([&*self.fd]) {
+            in_children::forget(fd.as_raw_fd());
+            // Explicitly, so that a child forked a moment ago does not keep it.
+            let _ = rustix::fs::flock(fd, FlockOperation::Unlock);
+        }
+        // SAFETY: `dir` is not used again: this is its owner's drop.
+        unsafe { ManuallyDrop::drop(&mut self.dir) };
+        // SAFETY: as above.
         unsafe { ManuallyDrop::drop(&mut self.fd) };
     }
+}
+
+/// Locks the directory itself, by a description of its own: one that a forked child can let go of.
+fn lock_dir(dir_fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let fd = rustix::fs::openat(dir_fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(fd)
 }
 
 /// Whether the name still leads to the file that was locked.
@@ -107,8 +127,8 @@ fn read_pid(fd: &OwnedFd) -> Option<u32> {
 mod in_children {
     use super::{Once, RawFd};
 
-    /// Locks of one process beyond this number are not closed in its children.
-    const LOCKS_MAX: usize = 256;
+    /// Locks of one process beyond this number are not closed in its children; a queue has two.
+    const LOCKS_MAX: usize = 512;
 
     #[cfg(not(loom))]
     unsafe extern "C" {

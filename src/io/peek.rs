@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::wal::meta::Meta;
 
 /// Longest part of META in which both copies of the description lie.
@@ -14,7 +16,12 @@ const LOOK_LEN: u64 = 65_536 + 4096;
 /// will say.
 #[must_use]
 pub fn peek_meta(dir: &Path) -> Option<Meta> {
+    // What is called so may be a pipe, for which a plain opening would wait.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(dir.join("META"), flags, Mode::empty()).ok()?);
     let mut bytes = Vec::new();
-    File::open(dir.join("META")).ok()?.take(LOOK_LEN).read_to_end(&mut bytes).ok()?;
+    if file.metadata().ok()?.is_file() {
+        file.take(LOOK_LEN).read_to_end(&mut bytes).ok()?;
+    }
     Meta::read(&bytes).ok()
 }

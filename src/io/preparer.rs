@@ -29,6 +29,7 @@ use rustix::fs::FallocateFlags;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::io::dir::Dir;
+use crate::io::transfer::RESENDS_MAX;
 use crate::io::{disk_error, probe, wake};
 use crate::wal::op::{Completion, DiskError, FileId, Op, Output, Token};
 
@@ -291,20 +292,30 @@ fn done(what: &'static str, file: FileId, result: Result<(), Errno>) -> Result<O
 }
 
 /// Calls again what a signal interrupted.
-fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
+fn retry<T>(call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    again(&[Errno::INTR], call)
+}
+
+/// Sends again what the kernel would not take for the moment, as the drivers do.
+fn resend<T>(call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    again(&[Errno::INTR, Errno::AGAIN, Errno::BUSY], call)
+}
+
+fn again<T>(transient: &[Errno], mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    for _ in 0..RESENDS_MAX {
         match call() {
-            Err(Errno::INTR) => {}
+            Err(errno) if transient.contains(&errno) => {}
             other => return other,
         }
     }
+    call()
 }
 
 /// Writes all of `bytes`; after a cut within a block, from that block's start.
 fn write_all(fd: &OwnedFd, bytes: &[u8], offset: u64, align: usize) -> Result<(), Errno> {
     let mut from = 0;
     while from < bytes.len() {
-        let count = retry(|| rustix::io::pwrite(fd, &bytes[from..], offset + from as u64))?;
+        let count = resend(|| rustix::io::pwrite(fd, &bytes[from..], offset + from as u64))?;
         if count == 0 {
             return Err(Errno::IO);
         }
@@ -321,7 +332,7 @@ fn write_all(fd: &OwnedFd, bytes: &[u8], offset: u64, align: usize) -> Result<()
 /// Writes the mark, durable when this returns.
 fn write_durably(fd: &OwnedFd, mark: &[u8], align: usize) -> Result<(), Errno> {
     let whole = [std::io::IoSlice::new(mark)];
-    match retry(|| rustix::io::pwritev2(fd, &whole, 0, ReadWriteFlags::DSYNC)) {
+    match resend(|| rustix::io::pwritev2(fd, &whole, 0, ReadWriteFlags::DSYNC)) {
         Ok(count) if count == mark.len() => Ok(()),
         // Short, or no such flag here: the same in two steps.
         Ok(_) | Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
@@ -334,7 +345,7 @@ fn write_durably(fd: &OwnedFd, mark: &[u8], align: usize) -> Result<(), Errno> {
 
 /// Reads what can be read, block by block where a whole chunk cannot; the rest becomes zeros.
 fn read_or_zero(fd: &OwnedFd, chunk: &mut [u8], offset: u64, align: usize) {
-    match retry(|| rustix::io::pread(fd, &mut *chunk, offset)) {
+    match resend(|| rustix::io::pread(fd, &mut *chunk, offset)) {
         Ok(count) if count == chunk.len() => {}
         Ok(count) => {
             let whole = count - count % align;

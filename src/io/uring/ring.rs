@@ -64,7 +64,12 @@ fn setup() -> Result<IoUring, Refusal> {
             builder.setup_submit_all();
         }
         match variant(&mut builder).build(SQ_LEN) {
-            Ok(ring) if ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop() => return Ok(ring),
+            Ok(mut ring) if ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop() => {
+                return match turns(&mut ring) {
+                    Ok(()) => Ok(ring),
+                    Err(errno) => Err(Refusal { errno, remedy: remedy(errno) }),
+                };
+            }
             Ok(_) => last = libc::ENOSYS,
             Err(error) => {
                 last = error.raw_os_error().unwrap_or(libc::EIO);
@@ -76,6 +81,26 @@ fn setup() -> Result<IoUring, Refusal> {
         }
     }
     Err(Refusal { errno: last, remedy: remedy(last) })
+}
+
+/// Whether the ring carries something out: to set one up and to enter it are two calls, that a profile may allow
+/// one by one.
+fn turns(ring: &mut IoUring) -> Result<(), i32> {
+    // SAFETY: a `Nop` has no memory.
+    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
+    pushed.map_err(|_| libc::ENOSYS)?;
+    let mut refusals = 0;
+    loop {
+        match ring.submit_and_wait(1).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+            Ok(_) => return ring.completion().next().map(drop).ok_or(libc::ENOSYS),
+            Err(libc::EINTR) => {}
+            Err(libc::EBUSY | libc::EAGAIN) if refusals < REFUSALS_MAX => {
+                refusals += 1;
+                std::thread::sleep(REFUSAL_PAUSE);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 fn remedy(errno: i32) -> String {
