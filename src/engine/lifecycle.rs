@@ -46,7 +46,7 @@ pub(crate) fn open<T: Entry, S: Sink<T>>(config: Config, sink: S) -> Result<(Arc
     if config.durability == Durability::Memory {
         return start::<T>(config, Box::new(sink), Source::Memory, None);
     }
-    let io = IoConfig { choice: config.io.into(), lock_wait: config.lock_wait, create: true, read_only: false };
+    let io = IoConfig { choice: config.io, lock_wait: config.lock_wait, create: true, read_only: false };
     let opened = io::open(&config.dir, io).map_err(io_error)?;
     let meta = io::peek_meta(&config.dir);
     start::<T>(config, Box::new(sink), Source::Directory(opened), meta)

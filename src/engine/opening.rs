@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Io, OnCorruption, Park};
+use crate::config::{Config, Durability, OnCorruption, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
 use crate::engine::flush::{Flush, State};
@@ -401,16 +401,6 @@ impl Flush {
             self.turn_once();
         }
         true
-    }
-}
-
-impl From<Io> for crate::io::Io {
-    fn from(io: Io) -> Self {
-        match io {
-            Io::Auto => Self::Auto,
-            Io::Uring => Self::Uring,
-            Io::Threads => Self::Threads,
-        }
     }
 }
 
