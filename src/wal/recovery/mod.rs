@@ -54,7 +54,7 @@
 
 pub(crate) mod fetch;
 pub(crate) mod find;
-mod judge;
+pub(crate) mod judge;
 mod repair;
 mod report;
 mod scan;
