@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, Numbered, Recorder, assert_accounted, assert_exactly_once_in_order, assert_settles, drain, small};
 use ringwal::sim::{DiskKind, Fault, Mode, OpKind, Prng, SimDisk, SimSettings};
-use ringwal::{Builder, Concern, Durability, Health, LogError, Lsn, OpenError, PushError, Queue, ShutdownError};
+use ringwal::wal::op::{FileId, LogId};
+use ringwal::{
+    Builder, Concern, Durability, Health, LogError, Lsn, OpenError, PushError, Queue, ShutdownError, SlotNo,
+};
 
 /// Longer than a commit here ever takes.
 const SHORT: Duration = Duration::from_secs(2);
@@ -280,7 +283,7 @@ fn after_an_error_of_the_disk_all_waiters_are_told_and_memory_is_still_delivered
 
 #[test]
 fn what_waits_behind_a_backlog_when_the_log_fails_is_delivered_after_it() {
-    for (seed, durability) in (0..).zip([Durability::Immediate, Durability::Periodic(Duration::from_millis(2))]) {
+    for (seed, durability) in (0..).zip(DURABILITIES) {
         let machine = machine(KINDS[seed as usize % 2], seed);
         let recorder = Recorder::default();
         let driver = machine.connect().unwrap();
@@ -308,6 +311,55 @@ fn what_waits_behind_a_backlog_when_the_log_fails_is_delivered_after_it() {
         assert_exactly_once_in_order(&recorder.0.all(), &[pushed]);
         let outcome = within("shutting down", LONG, move || queue.shutdown(Duration::from_secs(5)));
         assert!(matches!(outcome, Err(ShutdownError::Storage { lost: 0, .. })), "{durability:?}: {outcome:?}");
+    }
+}
+
+/// A failed log delivers from memory what never got into it. If the cursor could not be written any more, the
+/// next opening gave the same numbers to other entries.
+#[test]
+fn what_a_failed_log_delivers_from_memory_is_not_numbered_again() {
+    for (seed, durability) in (40..).zip(DURABILITIES) {
+        let machine = machine(KINDS[seed as usize % 2], seed);
+        let recorder = Recorder::default();
+        let queue = open(&machine, durability, &recorder);
+        let producer = queue.producer();
+        producer.push_durable(Numbered::new(0, 0, 10)).unwrap().wait().unwrap();
+        drain(&queue);
+        let deadline = Instant::now() + LONG;
+        while queue.metrics().cursor_lsn.number() < 1 {
+            assert!(Instant::now() < deadline, "the cursor is not written");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for slot in 0..16 {
+            let file = FileId::Slot(LogId::Main, SlotNo(slot));
+            machine.inject(Fault::error(OpKind::Write, libc_eio()).on(file).forever());
+        }
+        for copy in [8192, 8192 + 16_384] {
+            machine.inject(Fault::error(OpKind::Write, libc_eio()).on(FileId::Meta(LogId::Main)).at(copy).forever());
+        }
+        let mut accepted = 1;
+        while accepted < 6 {
+            match producer.push_durable(Numbered::new(0, accepted, 10)) {
+                Ok(_) => accepted += 1,
+                Err(error) => {
+                    assert!(matches!(error, PushError::Poisoned(_)), "{error}");
+                    break;
+                }
+            }
+        }
+        recorder.0.wait_for(accepted as usize);
+        let outcome = within("shutting down", LONG, move || queue.shutdown(Duration::from_secs(5)));
+        assert!(matches!(outcome, Err(ShutdownError::Storage { .. })), "{durability:?}: {outcome:?}");
+        machine.heal();
+        let again = Recorder::default();
+        let queue = open(&machine, durability, &again);
+        queue.producer().push_durable(Numbered::new(1, 0, 10)).unwrap().wait().unwrap();
+        drain(&queue);
+        queue.shutdown(LONG).unwrap();
+        let given: HashMap<Lsn, Numbered> = recorder.0.all().into_iter().map(|(lsn, entry, _)| (lsn, entry)).collect();
+        for (lsn, entry, _) in again.0.all() {
+            assert!(given.get(&lsn).is_none_or(|first| *first == entry), "{durability:?}: {lsn} names two entries");
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::config::{Config, Durability, Io};
+use crate::config::{Config, Durability};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Delivery, Unpark, block_on};
@@ -47,7 +47,7 @@ pub(crate) fn open<T: Entry, S: Sink<T>>(config: Config, sink: S) -> Result<(Arc
     if config.durability == Durability::Memory {
         return start::<T>(config, Box::new(sink), Source::Memory, None);
     }
-    let io = IoConfig { choice: config.io.into(), lock_wait: config.lock_wait, create: true, read_only: false };
+    let io = IoConfig { choice: config.io, lock_wait: config.lock_wait, create: true, read_only: false };
     let opened = io::open(&config.dir, io).map_err(io_error)?;
     let meta = io::peek_meta(&config.dir);
     start::<T>(config, Box::new(sink), Source::Directory(opened), meta)
@@ -295,16 +295,6 @@ pub(crate) fn warn_of_drop(shared: &Shared, outcome: &Result<Shutdown, ShutdownE
             state.left_in_log, state.lost
         ),
         Err(error) => eprintln!("ringwal: queue {name:?} was dropped without shutdown: {error}"),
-    }
-}
-
-impl From<Io> for io::Io {
-    fn from(io: Io) -> Self {
-        match io {
-            Io::Auto => Self::Auto,
-            Io::Uring => Self::Uring,
-            Io::Threads => Self::Threads,
-        }
     }
 }
 

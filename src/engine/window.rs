@@ -8,7 +8,7 @@
 //! has just made ready, as long as they follow on and memory is not short; or the reader, which brings
 //! back what was let go. While the window *lags*, new frames are not kept: they are on disk, and the
 //! reader will come to them. (With `Spill` they are not yet: then the log writes them, and until the reader
-//! has had them the window lags.)
+//! has had them the window lags. If it fails before they are written it gives them once more.)
 
 use std::collections::VecDeque;
 
@@ -63,8 +63,11 @@ impl Window {
         true
     }
 
-    /// A frame that will never be on disk: it is kept whatever else is.
+    /// A frame that will never be on disk: it is kept whatever else is, if it was not before.
     pub(crate) fn keep(&mut self, frame: Frame) {
+        if frame.header.next_lsn <= self.next {
+            return;
+        }
         if self.lagging {
             self.kept.push_back(frame);
         } else {

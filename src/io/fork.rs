@@ -20,6 +20,13 @@ unsafe extern "C" {
     ) -> libc::c_int;
 }
 
+/// From now on every forked child runs `in_child` before anything else. It may do what a signal handler may.
+#[cfg(not(loom))]
+pub(super) fn on_fork(in_child: extern "C" fn()) {
+    // SAFETY: the handler is a plain function that stays; what it does is its own affair, see there.
+    unsafe { pthread_atfork(None, None, Some(in_child)) };
+}
+
 #[cfg(not(loom))]
 extern "C" fn in_child() {
     // ORDERING: Relaxed: a child has one thread.
@@ -36,10 +43,7 @@ impl Home {
     #[must_use]
     pub fn here() -> Self {
         static HANDLER: std::sync::Once = std::sync::Once::new();
-        HANDLER.call_once(|| {
-            // SAFETY: the handler does nothing but add to a static number.
-            unsafe { pthread_atfork(None, None, Some(in_child)) };
-        });
+        HANDLER.call_once(|| on_fork(in_child));
         // ORDERING: Relaxed: the word changes in children only, before they run anything else.
         Self(GENERATION.load(Ordering::Relaxed))
     }

@@ -131,16 +131,6 @@ mod in_children {
     const LOCKS_MAX: usize = 512;
 
     #[cfg(not(loom))]
-    unsafe extern "C" {
-        /// As in `pthread_atfork(3)`; the crate `libc` lacks it for Linux.
-        fn pthread_atfork(
-            prepare: Option<extern "C" fn()>,
-            parent: Option<extern "C" fn()>,
-            child: Option<extern "C" fn()>,
-        ) -> libc::c_int;
-    }
-
-    #[cfg(not(loom))]
     static HELD: [crate::sync::atomic::AtomicI32; LOCKS_MAX] =
         [const { crate::sync::atomic::AtomicI32::new(-1) }; LOCKS_MAX];
 
@@ -158,11 +148,9 @@ mod in_children {
     #[cfg(not(loom))]
     pub(super) fn close_after_fork(fd: RawFd) {
         static HANDLER: Once = Once::new();
-        HANDLER.call_once(|| {
-            // SAFETY: the handler does nothing but close descriptors, which may be done in a forked
-            // child of a process with threads.
-            unsafe { pthread_atfork(None, None, Some(in_child)) };
-        });
+        // The handler does nothing but close descriptors, which may be done in a forked child of a process
+        // with threads.
+        HANDLER.call_once(|| crate::io::fork::on_fork(in_child));
         replace(-1, fd);
     }
 

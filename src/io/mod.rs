@@ -27,9 +27,10 @@ use std::time::Duration;
 
 use crate::wal::op::{Completion, DiskError, FileId, Op, Output, Token};
 
+pub use crate::config::Io;
 pub use error::IoOpenError;
 pub use memory::RamDisk;
-pub use open::{Io, IoConfig, Opened, open};
+pub use open::{IoConfig, Opened, open};
 
 /// Something that carries out the log's ops, in any order, and tells when they are done.
 ///

@@ -17,24 +17,13 @@ use std::time::Duration;
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::config::Io;
 use crate::io::dir::{DIR_MODE, Dir};
 use crate::io::lock::{LOCK_NAME, Lock};
 use crate::io::threads::ThreadsDisk;
 use crate::io::uring::{Refusal, UringDisk, UringError};
 use crate::io::{Disk, DiskReport, IoOpenError, probe, uring};
 use crate::wal::block::Pool;
-
-/// Which driver carries out the log's ops.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Io {
-    /// io_uring, and threads where the kernel refuses it.
-    #[default]
-    Auto,
-    /// io_uring or an error.
-    Uring,
-    /// Worker threads with plain system calls.
-    Threads,
-}
 
 /// How to open a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

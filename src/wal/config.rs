@@ -106,7 +106,8 @@ impl std::error::Error for LogFailure {}
 /// What a log tells the engine.
 #[derive(Debug)]
 pub enum Event {
-    /// May go to the sink now; in LSN order. Its `runs` went with [`Event::Durable`]. A frame that
+    /// May go to the sink now; in LSN order, but that behind [`Event::Failed`] everything in memory that is
+    /// not durable comes once more, whether it came before or not. Its `runs` went with [`Event::Durable`]. A frame that
     /// was not placed yet (`Spill`, or a failed log) has no `place`, and its header says nothing of
     /// segment, position or checksum, neither here nor in the block's first bytes.
     Ready(Frame),

@@ -31,6 +31,9 @@ const ACKS_MAX: u32 = 64;
 /// LSNs that are reserved ahead.
 pub(super) const RESERVE_AHEAD: u64 = 1 << 20;
 
+/// LSNs that are reserved when the log has failed: more than rings of any size hold entries.
+pub(crate) const RESERVE_AFTER_FAILURE: u64 = 1 << 32;
+
 pub(super) struct Keeper {
     file: FileId,
     every: Duration,
@@ -145,6 +148,19 @@ impl Keeper {
             return None;
         }
         self.write_meta(arena, |meta| meta.reserved_lsn = next_lsn.advance(RESERVE_AHEAD))
+    }
+
+    /// Reserves everything that may still be given out by a log that has failed at `next_lsn`.
+    pub(super) fn poll_reserve_rest(&mut self, next_lsn: Lsn, arena: &mut Arena) -> Option<(u32, Op)> {
+        if self.meta_flight.is_some() || self.has_reserved_rest(next_lsn) {
+            return None;
+        }
+        self.write_meta(arena, |meta| meta.reserved_lsn = next_lsn.advance(RESERVE_AFTER_FAILURE))
+    }
+
+    /// Whether it has done so.
+    pub(super) fn has_reserved_rest(&self, next_lsn: Lsn) -> bool {
+        self.reserved.since(next_lsn) >= RESERVE_AFTER_FAILURE
     }
 
     /// Writes that the log was closed in order and ends here. LSNs up to `reserved` stay reserved.

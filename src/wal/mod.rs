@@ -19,6 +19,7 @@ pub mod mutant;
 pub mod op;
 pub mod reader;
 pub mod recovery;
+pub mod salvage;
 pub mod segment;
 pub mod segments;
 mod slots;

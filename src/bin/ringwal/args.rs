@@ -18,7 +18,7 @@ pub(crate) struct Cli {
 
 const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed, or damage was found; 2 wrong arguments, or not a queue that can be read; \
 3 the input was read to its end, but lines are left in the log or parked; 130, 143 stopped in order by a signal; \
-141 standard output was closed.";
+4 salvage is done, but something is lost, or may be delivered again; 141 standard output was closed.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,6 +28,8 @@ pub(crate) enum Command {
     Inspect(DirArgs),
     /// Reads every live frame and checks it. Exit code 1 when something is damaged.
     Verify(DirArgs),
+    /// Saves what can be saved of a damaged queue into a new directory or a file; the damaged one is only read.
+    Salvage(SalvageArgs),
     /// Writes entries to standard output.
     Dump(DumpArgs),
     /// Writes the last entries to standard output, and with -f those that come.
@@ -165,6 +167,41 @@ pub(crate) struct DirArgs {
     /// Write JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SalvageArgs {
+    /// The damaged queue's directory. It is only read, and must not be open elsewhere.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Where what is saved goes: a new or empty directory, or, with --as, a new file. Not within DIR.
+    #[arg(long, value_name = "NEWDIR|FILE")]
+    pub(crate) to: PathBuf,
+    /// What is written: a queue that opens and delivers, with every LSN as it was, or a file.
+    #[arg(long = "as", value_enum, default_value_t = SalvageForm::Queue, value_name = "FORM")]
+    pub(crate) form: SalvageForm,
+    /// Also every other whole frame: delivered, given up by a recovery, left over in a reused file, of another
+    /// store. Each is marked, so only with --as json or hex.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// What the entries are, as NAME:VERSION: needed for a new queue where no segment's header is whole.
+    #[arg(long, value_name = "SCHEMA", value_parser = parse_schema)]
+    pub(crate) schema: Option<ringwal::Schema>,
+    /// Write the report as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SalvageForm {
+    /// A directory that a queue opens.
+    Queue,
+    /// Their bytes and a newline.
+    Text,
+    /// Offset, hexadecimal and printable characters.
+    Hex,
+    /// An object in a line.
+    Json,
 }
 
 #[derive(Debug, Args)]
@@ -311,6 +348,16 @@ fn parse_durability(text: &str) -> Result<ringwal::Durability, String> {
             Err(format!("a period of {period:?} is not within 0.1 ms to 60 s"))
         }
         _ => Err("expected immediate, periodic:TIME (as periodic:5ms), spill or memory".to_owned()),
+    }
+}
+
+fn parse_schema(text: &str) -> Result<ringwal::Schema, String> {
+    let parts = text.rsplit_once(':').and_then(|(name, version)| Some((name, version.parse().ok()?)));
+    match parts {
+        Some((name, version)) if (1..=72).contains(&name.len()) && !name.contains('\0') => {
+            Ok(ringwal::Schema::new(name, version))
+        }
+        _ => Err("expected NAME:VERSION, as ringwal.line:1, with 1 to 72 bytes of name".to_owned()),
     }
 }
 

@@ -6,6 +6,7 @@
 //! | 1       | it failed, or `verify` found damage; the last line on standard error says what      |
 //! | 2       | it was asked for what cannot be: wrong arguments, no such queue, an unreadable one  |
 //! | 3       | the input was read to its end, but lines are left in the log or parked              |
+//! | 4       | `salvage` is done and its target complete, but something is lost or may be delivered again |
 //! | 130 143 | stopped in order by SIGINT or SIGTERM; the next run goes on from here               |
 //! | 141     | standard output was closed; said by nothing but this code                           |
 
@@ -23,6 +24,8 @@ pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 /// Exit code of a run that was read to its end and has not delivered all.
 pub(crate) const LEFT: u8 = 3;
+/// Exit code of a salvage that is complete but for what it reports.
+pub(crate) const NOT_ALL: u8 = 4;
 /// Exit code of a run whose standard output was closed: what a shell shows for SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 

@@ -4,6 +4,7 @@
 //!   main ─ args ─┬─ pipe     source ─► queue ─► sinks      opens the queue
 //!                ├─ parked   discard, redeliver            opens the queue
 //!                ├─ inspect, verify, dump, tail ─► store   only reads, also while a queue is open
+//!                ├─ salvage  whole frames ─► a new queue, or a file; reads alone, follows nothing
 //!                └─ bench    the disk's floor and ours, in one run
 //! ```
 //! Every error is one line: what, where, what to do. Exit codes: `failure.rs`.
@@ -18,6 +19,7 @@ mod output;
 mod parked;
 mod pipe;
 mod queue;
+mod salvage;
 mod sinks;
 mod store;
 mod tail;
@@ -48,6 +50,7 @@ fn run(command: &Command) -> Result<u8> {
         Command::Pipe(args) => pipe::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::Salvage(args) => salvage::run(args),
         Command::Dump(args) => dump::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Parked(ParkedCommand::List(args)) => parked::list(args),

@@ -19,20 +19,30 @@ pub(crate) fn write_json(value: &Value) -> Result<()> {
     write_all(format!("{value:#}\n").as_bytes())
 }
 
-/// Buffered standard output.
-pub(crate) struct Out(BufWriter<StdoutLock<'static>>);
+/// Buffered standard output, or something in its place.
+pub(crate) struct Out<W: Write = StdoutLock<'static>> {
+    to: BufWriter<W>,
+    failed: fn(&io::Error) -> Failure,
+}
 
 impl Out {
     pub(crate) fn new() -> Self {
-        Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+        Self::to(io::stdout().lock(), Failure::stdout)
+    }
+}
+
+impl<W: Write> Out<W> {
+    /// Writes to something else; `failed` tells what an error of it means.
+    pub(crate) fn to(to: W, failed: fn(&io::Error) -> Failure) -> Self {
+        Self { to: BufWriter::with_capacity(64 << 10, to), failed }
     }
 
     pub(crate) fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.0.write_all(bytes).map_err(|error| Failure::stdout(&error))
+        self.to.write_all(bytes).map_err(|error| (self.failed)(&error))
     }
 
     pub(crate) fn flush(&mut self) -> Result<()> {
-        self.0.flush().map_err(|error| Failure::stdout(&error))
+        self.to.flush().map_err(|error| (self.failed)(&error))
     }
 
     /// Writes an entry; `facts` are what is known of it besides its bytes.

@@ -178,6 +178,11 @@ impl Flush {
         while self.may_hand_over()
             && let Some(mut frame) = self.window.pop()
         {
+            if frame.header.next_lsn.prev() > self.log.durable() && !self.log.keeps_numbers() {
+                // Its LSN might be given out again, should the process end before that is prevented.
+                self.window.put_back(frame);
+                break;
+            }
             let schema = frame.place.and_then(|place| self.log.segments().by_uid(place.uid));
             let schema = schema.map_or(self.schema, |segment| segment.schema);
             let last = frame.header.next_lsn.prev();

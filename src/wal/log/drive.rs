@@ -8,7 +8,8 @@
 //! | `Cursor` | the cursor on disk says all that was acknowledged |
 //! | `Meta` | META says where the log ends, and nothing is in flight |
 //!
-//! A failed log passes through all of them, and writes only the cursor, if that still works.
+//! A failed log passes through all of them, and writes only the cursor and a reservation of LSNs, if that
+//! still works.
 
 use crate::lsn::Lsn;
 use crate::schema::Schema;
@@ -72,6 +73,13 @@ impl Log {
         if self.is_closed() && self.failure.is_none() { self.writer.next_lsn().since(from) } else { 0 }
     }
 
+    /// Whether what is not durable may go to the sink. Once the log has failed, its LSNs must first be kept
+    /// from the entries of the next opening; where META cannot be written either nothing can be done about that.
+    #[must_use]
+    pub fn keeps_numbers(&self) -> bool {
+        self.failure.is_none() || self.keeper_failed || self.keeper.has_reserved_rest(self.writer.next_lsn())
+    }
+
     pub(super) fn next_op(&mut self, now: Instant) -> Option<(u32, (u32, Op))> {
         if let Some(op) = self.writer.poll_op(&mut self.desk) {
             return Some((WRITER, op));
@@ -86,7 +94,11 @@ impl Log {
             return Some((KEEPER, op));
         }
         if self.failure.is_some() {
-            return None;
+            if self.keeper_failed {
+                return None;
+            }
+            let op = self.keeper.poll_reserve_rest(self.writer.next_lsn(), &mut self.desk.arena);
+            return op.map(|op| (KEEPER, op));
         }
         self.poll_meta().map(|op| (KEEPER, op)).or_else(|| {
             let want = self.want_slot();

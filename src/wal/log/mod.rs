@@ -16,8 +16,9 @@
 //!
 //! # When something fails
 //! A failed write or sync, of cursor and META too, is final. `Failed` is said once, nothing later is
-//! acknowledged, no op goes out but cursor writes (unless one of those has failed). What is in memory
-//! and not durable is given out as `Ready`, so that it can still be delivered while the process lives.
+//! acknowledged, no op goes out but cursor writes and one of META (unless one of those has failed). That
+//! one reserves the LSNs of what is in memory and not durable: it is given out as `Ready`, and can still be
+//! delivered while the process lives, as soon as the log `keeps_numbers`.
 //! A slot that cannot be prepared for want of space is no failure: `Room` tells it, and it is tried again.
 
 mod drive;
@@ -420,6 +421,7 @@ impl Log {
         }
         let cursor = if self.keeper_failed { None } else { self.keeper.poll_timeout() };
         let mut due = [cursor, None, None, None, None, None];
+        due[1] = (!self.keeps_numbers()).then_some(self.driven);
         if self.failure.is_none() {
             let open = self.open.as_ref().filter(|open| open.records() > 0);
             due[1] = self.slots.poll_timeout(self.want_slot());

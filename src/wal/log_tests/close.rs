@@ -2,10 +2,6 @@ use super::*;
 use crate::wal::keeper::RESERVE_AHEAD;
 use crate::wal::meta::LogEnd;
 
-fn is_meta(w: &Wrote) -> bool {
-    matches!(w, Wrote::Meta(_))
-}
-
 fn closed(b: &Bench) -> bool {
     b.events.iter().any(|e| matches!(e, Event::Closed))
 }

@@ -214,7 +214,8 @@ fn after_a_failed_write_nothing_goes_out_and_memory_is_given_to_delivery() {
     b.end_with(frame_at(2), Err(eio()));
     let out = b.out.len();
     b.end(frame_at(3));
-    assert_eq!((b.out.len(), b.failures()), (out - 1, 1), "nothing further is submitted");
+    b.end(is_meta);
+    assert_eq!((b.out.len(), b.failures()), (out - 2, 1), "nothing further is submitted but a reservation");
     assert_eq!(b.log.durable(), Lsn::new(1));
     assert_eq!(b.durable_events(), vec![(1, 64)]);
     assert_eq!((b.ready(), b.log.end()), (vec![1, 2, 3, 4], Lsn::new(5)), "the open frame held 4 and 5");
@@ -247,7 +248,60 @@ fn what_was_about_to_go_out_when_the_log_failed_stays() {
     assert!(is_header(&wrote(&op)));
     b.log.handle_completion(b.now, Completion { token, result: Err(eio()) });
     b.pump();
+    b.end(is_meta);
     assert_eq!((b.out.len(), b.ready(), b.failures()), (0, vec![1], 1));
+}
+
+/// What a failed log still gives out was numbered anew by the next opening, where the cursor could not be
+/// written or came too late.
+#[test]
+fn a_failed_log_reserves_the_lsns_of_what_it_still_gives_out() {
+    for commit in [IMMEDIATE, PERIODIC] {
+        let mut b = Bench::new(commit);
+        b.push(3, 64);
+        b.log.commit_now(b.now);
+        b.pump();
+        b.end(is_header);
+        assert!(b.log.keeps_numbers());
+        b.end_with(is_frame, Err(eio()));
+        assert!(!b.log.keeps_numbers(), "nothing may go to the sink yet");
+        let Wrote::Meta(meta) = b.end(is_meta) else { unreachable!() };
+        assert!(meta.reserved_lsn >= b.log.next_lsn().advance(1 << 32) && meta.clean.is_none(), "{meta:?}");
+        assert!(b.log.keeps_numbers());
+        b.wait(60_000);
+        assert_eq!(b.out.len(), 0, "once");
+    }
+}
+
+#[test]
+fn a_failed_log_that_cannot_reserve_gives_out_what_it_has_all_the_same() {
+    let mut b = Bench::new(IMMEDIATE);
+    b.push(1, 64);
+    b.end(is_header);
+    b.end_with(is_frame, Err(eio()));
+    b.end_with(is_meta, Err(eio()));
+    assert!(b.log.keeps_numbers());
+    assert_eq!((b.out.len(), b.ready(), b.failures()), (0, vec![1], 1));
+}
+
+#[test]
+fn what_spill_gave_out_and_had_not_written_when_it_failed_is_given_out_again() {
+    let mut b = Bench::with(recovered(16, 2), config(Commit::Spill));
+    b.push(1, 64);
+    b.end(is_meta);
+    for _ in 0..2 {
+        b.log.seal(b.now);
+        b.push(1, 64);
+    }
+    b.log.seal(b.now);
+    b.pump();
+    assert_eq!(b.ready(), vec![1, 2, 3]);
+    b.log.spill(b.now);
+    b.pump();
+    b.end(is_header);
+    b.end(frame_at(1));
+    b.end_with(frame_at(2), Err(eio()));
+    assert_eq!(b.ready()[3..], [1, 2, 3][usize::try_from(b.log.durable().number()).unwrap()..]);
 }
 
 /// Found by seed 18 of the random histories: the group waited for a frame that waited for a slot that

@@ -247,6 +247,10 @@ fn is_frame(w: &Wrote) -> bool {
     matches!(w, Wrote::Frame(_))
 }
 
+fn is_meta(w: &Wrote) -> bool {
+    matches!(w, Wrote::Meta(_))
+}
+
 fn is_header(w: &Wrote) -> bool {
     matches!(w, Wrote::Header(_))
 }

@@ -81,6 +81,7 @@ fn a_preparation_that_fails_for_another_reason_than_space_is_final() {
     b.push(1, 64);
     b.end_with(is_prepare, Err(DiskError { errno: libc::ENODEV, ..enospc() }));
     assert_eq!((b.failures(), b.log.failure().map(|f| f.error.errno)), (1, Some(libc::ENODEV)));
+    b.end(is_meta);
     b.wait(10_000_000);
     assert_eq!(b.out.len(), 0);
 }

@@ -19,7 +19,7 @@ pub(super) fn next_lsn(end: Lsn, meta: &Meta, cursor: &Cursor, mutants: Mutants)
 }
 
 /// The cursor in a META file, if a copy of it checks out.
-pub(super) fn read_cursor(file: &[u8], block_len: u32) -> Option<Cursor> {
+pub(crate) fn read_cursor(file: &[u8], block_len: u32) -> Option<Cursor> {
     let copy = |generation| {
         let at = usize::try_from(cursor_offset(generation, block_len)).ok()?;
         file.get(at..at.checked_add(CURSOR_LEN)?)

@@ -55,7 +55,7 @@
 
 pub(crate) mod fetch;
 pub(crate) mod find;
-mod judge;
+pub(crate) mod judge;
 mod repair;
 mod report;
 mod scan;

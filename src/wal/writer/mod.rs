@@ -372,23 +372,20 @@ impl Writer {
         self.starved = false;
     }
 
-    /// After a failure: what is in memory and not durable goes to delivery, nothing goes to the disk.
+    /// After a failure: what is in memory and not durable goes to delivery, nothing goes to the disk. With
+    /// `Spill` it may have gone there before, and not have been kept, as it was about to be written.
     pub(super) fn abandon(&mut self, desk: &mut Desk) {
         self.ops.clear();
         self.group = group::Group::default();
         for entry in self.pipeline.drain(..) {
-            if let Some(mut frame) = entry.frame
-                && !entry.ready
-            {
+            if let Some(mut frame) = entry.frame {
                 frame.place = None;
                 frame.runs = Vec::new();
                 desk.events.push_back(Event::Ready(frame));
             }
         }
         for mut waiting in self.queue.drain(..).chain(self.held.drain(..)) {
-            if !waiting.ready {
-                desk.events.push_back(Event::Ready(waiting.frame()));
-            }
+            desk.events.push_back(Event::Ready(waiting.frame()));
         }
         self.starved = false;
     }

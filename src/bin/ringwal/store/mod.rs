@@ -16,7 +16,7 @@ use ringwal::{Lsn, ParkedEntry};
 use crate::failure::{Failure, Result};
 
 pub(crate) use last::LastLine;
-pub(crate) use open::Access;
+pub(crate) use open::{Access, META_READ_LEN, newer_format, opening_failed};
 
 /// A directory that can be read.
 pub(crate) struct Store {

@@ -22,7 +22,7 @@ pub(crate) enum Access {
 }
 
 /// Longest header of META that is read to learn the sizes.
-const META_READ_LEN: usize = 128 << 10;
+pub(crate) const META_READ_LEN: usize = 128 << 10;
 /// How often META is read again before it is called unreadable, and how long between.
 const META_TRIES: u32 = 5;
 const META_PAUSE: Duration = Duration::from_millis(2);
@@ -86,17 +86,22 @@ fn read_meta(dir: &Path) -> Result<Option<Meta>> {
     };
     match Meta::read(&bytes[..bytes.len().min(META_READ_LEN)]) {
         Ok(meta) => Ok(Some(meta)),
-        Err(MetaError::Newer { major, features }) => Err(Failure::usage(format!(
-            "{} has format {major} with features {features:#x}, this version of ringwal reads up to {FORMAT_MAJOR} without any; \
-             use the version that wrote it, or a later one",
-            path.display()
-        ))),
+        Err(MetaError::Newer { major, features }) => Err(newer_format(&path, major, features)),
         Err(MetaError::Unreadable) if bytes.iter().all(|byte| *byte == 0) => Ok(None),
         Err(MetaError::Unreadable) => Err(Failure::usage(format!(
             "{} cannot be read: neither of its two copies checks out; restore it from a copy",
             path.display()
         ))),
     }
+}
+
+/// META is of a version that is not known here.
+pub(crate) fn newer_format(path: &Path, major: u16, features: u64) -> Failure {
+    Failure::usage(format!(
+        "{} has format {major} with features {features:#x}, this version of ringwal reads up to {FORMAT_MAJOR} without any; \
+         use the version that wrote it, or a later one",
+        path.display()
+    ))
 }
 
 fn is_segment(name: &str) -> bool {
@@ -111,7 +116,7 @@ fn not_a_queue(dir: &Path) -> Failure {
 }
 
 /// A directory that could not be opened.
-fn opening_failed(error: &IoOpenError) -> Failure {
+pub(crate) fn opening_failed(error: &IoOpenError) -> Failure {
     let text = error.to_string();
     match error {
         IoOpenError::Locked { .. } => Failure::new(text),
