@@ -9,6 +9,7 @@
 
 mod close;
 mod common;
+mod pool;
 mod ring;
 mod sleep;
 mod watermark;

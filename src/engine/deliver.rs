@@ -11,9 +11,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use crate::config::Park;
@@ -25,6 +23,8 @@ use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
 use crate::sink::{DynSink, Outcome};
 use crate::sync::atomic::Ordering;
+use crate::sync::mpsc::SyncSender;
+use crate::sync::thread::{self, Thread};
 use crate::wal::frame::FrameKind;
 
 /// The delivery thread's own.
@@ -211,10 +211,10 @@ impl<T: Entry> Delivery<T> {
             Some(at) => {
                 let left = at.since(self.clock.now());
                 if !left.is_zero() {
-                    std::thread::park_timeout(left);
+                    thread::park_timeout(left);
                 }
             }
-            None => std::thread::park_timeout(Duration::from_secs(3600)),
+            None => thread::park_timeout(Duration::from_secs(3600)),
         }
     }
 }
@@ -236,12 +236,12 @@ impl Wake for Unpark {
 /// look once more.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => thread::park(),
         }
     }
 }
