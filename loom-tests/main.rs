@@ -2,13 +2,15 @@
 //! of two to four records.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom" cargo test --profile loom --test loom --target-dir target/loom
+//! RUSTFLAGS="--cfg loom" cargo test --profile loom --lib --test loom --target-dir target/loom
 //! ```
+//! With `--lib` those of what is the crate's own too, `src/engine/models.rs`.
 //! `docs/loom.md` says which model checks what, how long it takes, and which change to the code each was seen to catch.
 #![cfg(loom)]
 
 mod close;
 mod common;
+mod pool;
 mod ring;
 mod sleep;
 mod watermark;

@@ -19,7 +19,7 @@
 //! |---------------------------------------------|----------------|-----------------------------------|
 //! | `membarrier(PRIVATE_EXPEDITED)` is there    | compiler fence | the system call                   |
 //! | it is refused                               | `SeqCst` fence | `SeqCst` fence                    |
-//! | loom, Miri                                  | `SeqCst` fence | `SeqCst` fence                    |
+//! | loom, shuttle, Miri                         | `SeqCst` fence | `SeqCst` fence                    |
 //!
 //! loom cannot model the first row; `ring::tests` stresses it on hardware. Decision:
 //! `docs/adr/0004-asymmetric-wakeup.md`.
@@ -38,9 +38,9 @@ impl Barrier {
     /// The best this machine gives.
     #[must_use]
     pub fn new() -> Self {
-        #[cfg(not(any(loom, miri)))]
+        #[cfg(not(any(loom, shuttle, miri)))]
         return Self { expedited: crate::io::membarrier::register() };
-        #[cfg(any(loom, miri))]
+        #[cfg(any(loom, shuttle, miri))]
         Self::fences()
     }
 

@@ -406,6 +406,9 @@ pub struct Shutdown {
     pub delivered: u64,
     /// Entries parked now.
     pub parked: u64,
+    /// Entries that the sink refused for good under [`Park::Drop`](crate::Park::Drop), or that were discarded
+    /// from the park, since open.
+    pub discarded: u64,
     /// Durable entries that wait for the next open.
     pub left_in_log: u64,
     /// Entries that were accepted, were neither durable nor delivered, and end with the process: with

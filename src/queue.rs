@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::builder::Builder;
 use crate::config::{Config, Durability};
 use crate::durable::{Receipt, wait_durable};
-use crate::engine::Shared;
 use crate::engine::lifecycle::{self, Engine};
+use crate::engine::{Shared, deadline_after};
 use crate::entry::Entry;
 use crate::error::{LogError, OpenError, Shutdown, ShutdownError};
 use crate::health::Health;
@@ -121,7 +121,7 @@ impl<T> Queue<T> {
     /// [`LogError::TimedOut`] when the time was over, and others of [`LogError`].
     pub fn drain(&self, within: Duration) -> Result<(), LogError> {
         self.shared.may_wait()?;
-        let deadline = Instant::now() + within;
+        let deadline = deadline_after(within);
         let last = self.shared.fence(deadline)?;
         let left = deadline.saturating_duration_since(Instant::now());
         self.shared.done.wait(last.number(), Some(left)).map(drop).map_err(|error| match error {

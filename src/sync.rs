@@ -1,28 +1,45 @@
-//! Atomics, locks and cells, from `std` and `parking_lot` or, under `--cfg loom`, from loom: same names, so
-//! that the models in `loom-tests/` run the code that ships. Nothing else in `src/` names `std::sync::atomic`.
+//! Atomics, locks, channels and threads, from `std` and `parking_lot` or, in a checker, from there: same names,
+//! so that what is checked is the code that ships. Nothing else in `src/` names `std::sync::atomic`.
+//!
+//! | built with | atomics, locks | channels, threads | what runs on it |
+//! |---|---|---|---|
+//! | nothing | `std`, `parking_lot` | `std` | what ships |
+//! | `--cfg loom` | loom | `std`: no model goes there | `loom-tests/`: one structure, every interleaving |
+//! | `--cfg shuttle` | shuttle | shuttle | `tests/shuttle/`: the whole queue, thousands of schedules |
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::{Arc, atomic};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::{Arc, atomic};
 
-/// What no model looks at (statistics, the number of a thread): `std`'s own, under loom too.
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{Arc, atomic};
+
+#[cfg(not(shuttle))]
+pub(crate) use std::{sync::mpsc, thread, thread_local};
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::{sync::mpsc, thread, thread_local};
+
+/// What no model looks at (statistics, the number of a thread): `std`'s own, in a checker too.
 pub(crate) mod plain {
-    #[cfg(loom)]
+    #[cfg(any(shuttle, all(feature = "testing", not(loom))))]
+    pub(crate) use std::sync::atomic::AtomicU64;
+    #[cfg(shuttle)]
     pub(crate) use std::sync::atomic::Ordering;
     pub(crate) use std::sync::atomic::{AtomicU32, compiler_fence};
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 /// A condition that a thread waits for under a [`Mutex`].
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[derive(Debug, Default)]
 pub(crate) struct Condvar(parking_lot::Condvar);
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 impl Condvar {
     /// Lets go of the lock and waits; tells whether the time was up first. No wake-up without a cause.
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Option<std::time::Duration>) -> bool {
@@ -42,29 +59,55 @@ impl Condvar {
 }
 
 #[cfg(loom)]
+pub(crate) use self::modelled::ArrayQueue;
+#[cfg(not(loom))]
+pub(crate) use crossbeam_queue::ArrayQueue;
+
+#[cfg(any(loom, shuttle))]
 pub(crate) use self::modelled::{Condvar, Mutex, MutexGuard};
 
-/// loom's lock and condition behind the names and signatures of the ones that ship.
-#[cfg(loom)]
+/// The checker's lock and condition behind the names and signatures of the ones that ship.
+#[cfg(any(loom, shuttle))]
 mod modelled {
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
+    #[cfg(loom)]
+    pub(crate) use self::bounded::ArrayQueue;
+    #[cfg(loom)]
+    use loom::sync;
+    #[cfg(shuttle)]
+    use shuttle::sync;
+
     /// A lock; a panic under it ends the model anyway, so it knows no poison.
     #[derive(Debug)]
-    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
     /// The inside of the `Option` leaves it only while a `Condvar` waits.
     #[derive(Debug)]
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
-            Self(loom::sync::Mutex::new(value))
+            Self(sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             MutexGuard(Some(self.0.lock().unwrap()))
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap()
+        }
+    }
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Self {
+            Self::new(T::default())
         }
     }
 
@@ -83,11 +126,11 @@ mod modelled {
 
     /// A condition; a model has no time, so a timeout never comes.
     #[derive(Debug)]
-    pub(crate) struct Condvar(loom::sync::Condvar);
+    pub(crate) struct Condvar(sync::Condvar);
 
     impl Default for Condvar {
         fn default() -> Self {
-            Self(loom::sync::Condvar::new())
+            Self(sync::Condvar::new())
         }
     }
 
@@ -100,6 +143,52 @@ mod modelled {
 
         pub(crate) fn notify_one(&self) {
             self.0.notify_one();
+        }
+    }
+
+    /// loom does not see into crossbeam's queue. Whoever takes something out of this one sees, as there, what
+    /// was done before it was put in.
+    #[cfg(loom)]
+    mod bounded {
+        use std::collections::VecDeque;
+
+        use super::Mutex;
+
+        #[derive(Debug)]
+        pub(crate) struct ArrayQueue<T> {
+            held: Mutex<VecDeque<T>>,
+            len_max: usize,
+        }
+
+        impl<T> ArrayQueue<T> {
+            pub(crate) fn new(len_max: usize) -> Self {
+                Self { held: Mutex::new(VecDeque::new()), len_max }
+            }
+
+            pub(crate) fn push(&self, value: T) -> Result<(), T> {
+                let mut held = self.held.lock();
+                if held.len() == self.len_max {
+                    return Err(value);
+                }
+                held.push_back(value);
+                Ok(())
+            }
+
+            pub(crate) fn pop(&self) -> Option<T> {
+                self.held.lock().pop_front()
+            }
+
+            pub(crate) fn len(&self) -> usize {
+                self.held.lock().len()
+            }
+
+            pub(crate) fn is_empty(&self) -> bool {
+                self.len() == 0
+            }
+
+            pub(crate) fn is_full(&self) -> bool {
+                self.len() == self.len_max
+            }
         }
     }
 }

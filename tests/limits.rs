@@ -309,3 +309,15 @@ fn a_limit_of_the_length_of_files_is_an_error_not_a_hang() {
     assert!(out.status.success(), "{text}");
     assert_eq!(text.matches("refused: ").count(), 2, "{text}");
 }
+
+/// `Instant + Duration::MAX` panicked in the hands of whoever meant "without end".
+#[test]
+fn a_wait_may_be_as_long_as_a_duration_gets() {
+    let dir = tempfile::tempdir().unwrap();
+    let queue = Queue::builder(dir.path()).open(Recorder::default()).unwrap();
+    let durable = queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap();
+    durable.wait_timeout(Duration::MAX).unwrap();
+    queue.producer().push_timeout(Numbered::new(0, 1, 10), Duration::MAX).unwrap();
+    queue.drain(Duration::MAX).unwrap();
+    assert_eq!(queue.shutdown(Duration::MAX).unwrap().delivered, 2);
+}

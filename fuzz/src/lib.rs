@@ -1,8 +1,9 @@
 //! What the fuzz targets share: checksums made good after bytes were made up, so that the checks behind
-//! the checksum are reached; and a disk of a few files.
+//! the checksum are reached; a disk of a few files; a made-up log.
 
 #![forbid(unsafe_code)]
 
+pub mod directory;
 pub mod disk;
 
 /// Puts the CRC32C of all bytes before `at` at `at`, as the structures on disk have it.

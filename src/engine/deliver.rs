@@ -11,9 +11,7 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use crate::config::Park;
@@ -25,6 +23,8 @@ use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
 use crate::sink::{Boxed, DynSink, Outcome};
 use crate::sync::atomic::Ordering;
+use crate::sync::mpsc::SyncSender;
+use crate::sync::thread::{self, Thread};
 use crate::time::Instant;
 use crate::wal::frame::FrameKind;
 
@@ -256,10 +256,10 @@ impl<T: Entry> Delivery<T> {
             Some(at) => {
                 let left = at.since(self.clock.now());
                 if !left.is_zero() {
-                    std::thread::park_timeout(left);
+                    thread::park_timeout(left);
                 }
             }
-            None => std::thread::park_timeout(Duration::from_secs(3600)),
+            None => thread::park_timeout(Duration::from_secs(3600)),
         }
     }
 }
@@ -315,12 +315,12 @@ impl Wake for Unpark {
 /// look once more.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Unpark::waker(std::thread::current());
+    let waker = Unpark::waker(thread::current());
     let mut context = Context::from_waker(&waker);
     loop {
         match future.as_mut().poll(&mut context) {
             Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
+            Poll::Pending => thread::park(),
         }
     }
 }

@@ -7,24 +7,24 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use crate::config::{Config, Durability};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Delivery, Unpark, block_on};
 use crate::engine::opening::{Opening, Source, Start};
-use crate::engine::{Command, Shared};
+use crate::engine::{Command, Shared, deadline_after};
 use crate::entry::Entry;
 use crate::error::{ConfigError, LogError, OpenError, Shutdown, ShutdownError};
 use crate::io::{self, IoConfig, IoOpenError};
 use crate::lsn::Lsn;
+use crate::metrics::Metrics;
 use crate::sink::{DynSink, Sink};
+use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;
+use crate::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use crate::sync::thread::{self, JoinHandle};
 use crate::time::UnixNanos;
 use crate::wal::mutant::Mutants;
 use crate::wal::op::DiskError;
@@ -193,7 +193,7 @@ fn unix_start(clock: &Clock) -> UnixNanos {
 }
 
 fn spawn(config: &Config, role: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name(format!("{}-{role}", config.name))
         .spawn(run)
         .map_err(|source| OpenError::Resources { what: format!("the {role} thread"), source })
@@ -215,7 +215,7 @@ impl Engine {
         within: Duration,
         deliver: bool,
     ) -> Result<Shutdown, ShutdownError> {
-        let deadline = Instant::now() + within;
+        let deadline = deadline_after(within);
         begin_closing(shared);
         // Everything that was pushed gets an LSN, and with one a place in the log.
         let last = shared.fence(deadline);
@@ -282,7 +282,8 @@ pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
     if let Some(cause) = shared.status.failure() {
         return Err(ShutdownError::Storage { cause: LogError::Failed(Arc::clone(cause)), lost });
     }
-    Ok(Shutdown { delivered: metrics.delivered, parked: metrics.parked, left_in_log, lost })
+    let Metrics { delivered, parked, discarded, .. } = metrics;
+    Ok(Shutdown { delivered, parked, discarded, left_in_log, lost })
 }
 
 /// A queue was dropped without shutdown: one line, if something is left.

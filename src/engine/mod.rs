@@ -27,13 +27,11 @@ pub(crate) mod stepped;
 pub(crate) mod window;
 
 use std::cell::Cell;
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crossbeam_queue::{ArrayQueue, SegQueue};
-use parking_lot::Mutex;
+use crossbeam_queue::SegQueue;
 
 use crate::config::{Config, Durability};
 use crate::delivery::breaker::BreakerState;
@@ -47,6 +45,8 @@ use crate::recovery::Recovery;
 use crate::ring::Rings;
 use crate::schema::Schema;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use crate::sync::{ArrayQueue, Mutex, thread_local};
 use crate::wal::frame::Frame;
 use crate::wal::op::DiskError;
 use crate::watermark::Watermark;
@@ -220,17 +220,17 @@ impl Shared {
     pub(crate) fn command(&self, command: Command) {
         self.commands.push(command);
         self.rings.doorbell().rouse();
-        // ORDERING: SeqCst, with `end`: of the push here and the store there one comes first, so that
-        // either the flush core's last look finds the command or this load finds the end.
-        if self.ended.load(Ordering::SeqCst) {
+        // ORDERING: AcqRel, with `end`: both exchange the flag, so one of them is first. If it is this one,
+        // the flush core's last look comes after it and finds the command; else this one finds the end.
+        if self.ended.fetch_or(false, Ordering::AcqRel) {
             while self.commands.pop().is_some() {}
         }
     }
 
     /// The flush core ends: nothing will become durable or be answered any more.
     pub(crate) fn end(&self) {
-        // ORDERING: SeqCst, see `command`.
-        self.ended.store(true, Ordering::SeqCst);
+        // ORDERING: AcqRel, see `command`.
+        self.ended.swap(true, Ordering::AcqRel);
         while self.commands.pop().is_some() {}
         for ring in 0..self.rings.count() {
             self.rings.durable(ring).fail();
@@ -451,5 +451,15 @@ pub(crate) fn mark_sink_thread(shared: &Arc<Shared>) {
     SINK_OF.with(|of| of.set(Arc::as_ptr(shared)));
 }
 
+/// When a wait of this length is over: a user who means "without end" may say so by any number.
+pub(crate) fn deadline_after(within: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let now = Instant::now();
+    now.checked_add(within).unwrap_or_else(|| now + CENTURY)
+}
+
 /// How long the parts wait for each other when nothing else says so.
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+#[cfg(all(test, loom))]
+mod models;

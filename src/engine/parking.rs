@@ -9,7 +9,6 @@
 //! or discarded.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
 
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
@@ -20,6 +19,7 @@ use crate::io::Disk;
 use crate::lsn::Lsn;
 use crate::ranges::Ranges;
 use crate::ring::record::{RECORD_HEADER_LEN, Records, State, Word, stride_of};
+use crate::sync::mpsc::SyncSender;
 use crate::time::Instant;
 use crate::wal::block::Pool;
 use crate::wal::cursor::CURSOR_RANGES_MAX;

@@ -4,13 +4,13 @@
 //! A handler of `fork` counts generations, so that a push can ask with one load of a word that never
 //! changes while the process lives.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 unsafe extern "C" {
     /// As in `pthread_atfork(3)`; the crate `libc` lacks it for Linux.
     fn pthread_atfork(
@@ -21,13 +21,13 @@ unsafe extern "C" {
 }
 
 /// From now on every forked child runs `in_child` before anything else. It may do what a signal handler may.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(super) fn on_fork(in_child: extern "C" fn()) {
     // SAFETY: the handler is a plain function that stays; what it does is its own affair, see there.
     unsafe { pthread_atfork(None, None, Some(in_child)) };
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 extern "C" fn in_child() {
     // ORDERING: Relaxed: a child has one thread.
     GENERATION.fetch_add(1, Ordering::Relaxed);
@@ -35,11 +35,11 @@ extern "C" fn in_child() {
 
 /// The process that something was made in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Home(#[cfg(not(loom))] u32);
+pub struct Home(#[cfg(not(any(loom, shuttle)))] u32);
 
 impl Home {
     /// This process.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     #[must_use]
     pub fn here() -> Self {
         static HANDLER: std::sync::Once = std::sync::Once::new();
@@ -49,7 +49,7 @@ impl Home {
     }
 
     /// Whether this is still that process.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     #[inline(always)]
     #[must_use]
     pub fn is_here(self) -> bool {
@@ -57,15 +57,15 @@ impl Home {
         GENERATION.load(Ordering::Relaxed) == self.0
     }
 
-    /// Loom's models do not fork, and its atomics cannot be static.
-    #[cfg(loom)]
+    /// A checker's threads do not fork, and its atomics cannot be static.
+    #[cfg(any(loom, shuttle))]
     #[must_use]
     pub const fn here() -> Self {
         Self()
     }
 
     /// See above.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     #[must_use]
     pub const fn is_here(self) -> bool {
         true

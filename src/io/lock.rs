@@ -130,11 +130,11 @@ mod in_children {
     /// Locks of one process beyond this number are not closed in its children; a queue has two.
     const LOCKS_MAX: usize = 512;
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     static HELD: [crate::sync::atomic::AtomicI32; LOCKS_MAX] =
         [const { crate::sync::atomic::AtomicI32::new(-1) }; LOCKS_MAX];
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     fn replace(from: RawFd, to: RawFd) {
         use crate::sync::atomic::Ordering::Relaxed;
         for slot in &HELD {
@@ -145,7 +145,7 @@ mod in_children {
         }
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(super) fn close_after_fork(fd: RawFd) {
         static HANDLER: Once = Once::new();
         // The handler does nothing but close descriptors, which may be done in a forked child of a process
@@ -154,12 +154,12 @@ mod in_children {
         replace(-1, fd);
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(super) fn forget(fd: RawFd) {
         replace(fd, -1);
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     extern "C" fn in_child() {
         for slot in &HELD {
             // ORDERING: Relaxed: a child has one thread.
@@ -173,11 +173,11 @@ mod in_children {
     }
 
     /// Loom's atomics cannot be static, and its models open no directory.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub(super) fn close_after_fork(_: RawFd) {
         let _ = (LOCKS_MAX, Once::new());
     }
 
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub(super) fn forget(_: RawFd) {}
 }

@@ -16,7 +16,7 @@ use std::ops::Range;
 use crate::lsn::Lsn;
 use crate::ring::drain::{Drained, Drainer};
 use crate::ring::memory::{Bytes, offset};
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 use crate::ring::shared::{book::Book, left::Note};
 
 /// Runs of a ring that may be held.
@@ -25,7 +25,7 @@ const RUNS_MAX: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Held {
     rings: Box<[Runs]>,
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     book: Option<Book>,
 }
 
@@ -54,7 +54,7 @@ impl Held {
         let runs = |_| Runs { runs: VecDeque::with_capacity(RUNS_MAX + 1), released: 0, notes: 0, notes_begin: 0 };
         Self {
             rings: (0..rings).map(runs).collect(),
-            #[cfg(not(loom))]
+            #[cfg(not(any(loom, shuttle)))]
             book: None,
         }
     }
@@ -66,7 +66,7 @@ impl Drainer {
         self.held = Some(Held::new(self.rings.rings.len()));
     }
 
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(super) fn hold_in(&mut self, book: Book) {
         self.hold_until_released();
         if let Some(held) = &mut self.held {
@@ -104,7 +104,7 @@ impl Drainer {
                 if !is_empty {
                     run.last = last;
                 }
-                #[cfg(not(loom))]
+                #[cfg(not(any(loom, shuttle)))]
                 if let Some(book) = held.book.as_ref().filter(|_| run.is_noted && !is_empty) {
                     book.extend_note(ring, runs.notes - 1, drained.end);
                 }
@@ -114,7 +114,7 @@ impl Drainer {
         let is_noted = drained.records > 0;
         runs.runs.push_back(Run { end: drained.end, first, last, is_noted });
         if is_noted {
-            #[cfg(not(loom))]
+            #[cfg(not(any(loom, shuttle)))]
             if let Some(book) = &held.book {
                 book.add_note(ring, runs.notes, Note { start, end: drained.end, first });
             }
@@ -142,14 +142,14 @@ impl Drainer {
             }
             any = true;
             let ring = &rings.rings[number as usize];
-            #[cfg(not(loom))]
+            #[cfg(not(any(loom, shuttle)))]
             if let Some(book) = &held.book {
                 book.set_released(number, end);
             }
             for part in parts(runs.released, end, ring.bytes.len()) {
                 zero(&ring.bytes, part);
             }
-            #[cfg(not(loom))]
+            #[cfg(not(any(loom, shuttle)))]
             if let Some(book) = &held.book {
                 book.drop_notes(number, notes);
                 book.set_space(number, end);

@@ -1,4 +1,4 @@
-//! The bytes of a ring: mapped memory, or under loom one that it can watch. Two types with the same methods, so
+//! The bytes of a ring: mapped memory, or in a checker one that it can watch. Two types with the same methods, so
 //! that claim and drain are written once.
 //!
 //! | | [`Bytes`] that ships | [`Bytes`] under loom |
@@ -6,12 +6,14 @@
 //! | record words | `AtomicU32` in the mapping | loom's `AtomicU32`, one for every 8 bytes |
 //! | everything else | the mapping | plain memory, with a loom cell for every 8 bytes that notes who touches it |
 //!
+//! Under shuttle the words are shuttle's, and nothing notes who touches the rest: its threads take turns.
+//!
 //! All rings lie in one anonymous private mapping, so that huge pages can serve small rings too; or in one mapped
 //! file, see [`shared`](crate::ring::shared).
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use self::mapped::{Bytes, map, map_file};
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 pub(crate) use self::watched::{Bytes, map};
 
 /// Where in a ring of `len` bytes a position lies.
@@ -24,7 +26,7 @@ pub(crate) const fn offset(position: u64, len: usize) -> usize {
     (position & (len as u64 - 1)) as usize
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod mapped {
     use std::io;
     use std::os::fd::{AsRawFd, BorrowedFd};
@@ -174,7 +176,7 @@ mod mapped {
     }
 }
 
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod watched {
     use std::cell::UnsafeCell as Plain;
     use std::io;
@@ -192,6 +194,7 @@ mod watched {
         /// Whether `word` may be other than zero: spares the model the storing of zero over zero.
         used: plain::AtomicU32,
         /// Notes who reads and writes these 8 bytes.
+        #[cfg(loom)]
         watch: loom::cell::UnsafeCell<()>,
     }
 
@@ -201,7 +204,7 @@ mod watched {
         bytes: Box<[Plain<u64>]>,
     }
 
-    // SAFETY: loom runs one thread at a time, and `watch` makes the model fail where two meet.
+    // SAFETY: a checker runs one thread at a time, and under loom `watch` makes the model fail where two meet.
     unsafe impl Send for Bytes {}
     // SAFETY: as above.
     unsafe impl Sync for Bytes {}
@@ -210,6 +213,7 @@ mod watched {
         let unit = |_| Unit {
             word: AtomicU32::new(0),
             used: plain::AtomicU32::new(0),
+            #[cfg(loom)]
             watch: loom::cell::UnsafeCell::new(()),
         };
         let units = len / RECORD_ALIGN;
@@ -227,6 +231,10 @@ mod watched {
             self.bytes.as_ptr().cast_mut().cast()
         }
 
+        #[cfg(shuttle)]
+        fn watch(&self, _: usize, _: usize, _: bool) {}
+
+        #[cfg(loom)]
         fn watch(&self, at: usize, len: usize, write: bool) {
             for unit in &self.units[at / RECORD_ALIGN..(at + len).div_ceil(RECORD_ALIGN)] {
                 if write {

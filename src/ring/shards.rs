@@ -23,7 +23,9 @@ use crate::ring::record::{RECORD_HEADER_LEN, RECORD_LEN_MAX, stride_of};
 use crate::ring::{CLOSED, ClaimError, Ring, memory};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(shuttle))]
 use crate::sync::plain;
+use crate::sync::thread_local;
 use crate::watermark::Watermark;
 
 /// How many rings, and how long.
@@ -104,7 +106,7 @@ impl Rings {
     ///
     /// # Panics
     /// When the configuration does not hold together, or is another than the header's.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub fn in_file(
         config: RingsConfig,
         wake: Arc<dyn Wake>,
@@ -123,7 +125,7 @@ impl Rings {
     ///
     /// # Errors
     /// Always.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub fn in_file(
         _: RingsConfig,
         _: Arc<dyn Wake>,
@@ -159,7 +161,7 @@ impl Rings {
     #[inline]
     #[must_use]
     pub fn ring_of_this_thread(&self) -> u32 {
-        let home = HOME.get();
+        let home = HOME.with(Cell::get);
         if home.shared == self.shared { home.ring } else { find_home(self.shared) }
     }
 
@@ -385,14 +387,26 @@ thread_local! {
     static HOME: Cell<Home> = const { Cell::new(Home { shared: 0, ring: 0, number: 0 }) };
 }
 
+#[cfg(not(shuttle))]
 static NEXT_NUMBER: plain::AtomicU32 = plain::AtomicU32::new(0);
+
+#[cfg(not(shuttle))]
+fn next_number() -> u32 {
+    // ORDERING: Relaxed: only the number counts.
+    NEXT_NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The same number in the same schedule.
+#[cfg(shuttle)]
+fn next_number() -> u32 {
+    u32::try_from(usize::from(crate::sync::thread::current().id())).unwrap_or(0)
+}
 
 #[cold]
 fn find_home(shared: u32) -> u32 {
-    let home = HOME.get();
-    // ORDERING: Relaxed: only the number counts.
-    let number = if home.shared == 0 { NEXT_NUMBER.fetch_add(1, Ordering::Relaxed) } else { home.number };
+    let home = HOME.with(Cell::get);
+    let number = if home.shared == 0 { next_number() } else { home.number };
     let ring = number % shared;
-    HOME.set(Home { shared, ring, number });
+    HOME.with(|cell| cell.set(Home { shared, ring, number }));
     ring
 }

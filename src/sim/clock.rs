@@ -1,9 +1,10 @@
 //! A clock that stands still until somebody moves it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::Arc;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::Ordering;
+use crate::sync::plain::AtomicU64;
 use crate::time::{Instant, UnixNanos};
 
 /// A clock in the hands of a test. Clones show the same time.

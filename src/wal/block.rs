@@ -29,11 +29,10 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
 
-use crossbeam_queue::ArrayQueue;
 use memmap2::MmapMut;
 
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU32, Ordering, fence};
+use crate::sync::{Arc, ArrayQueue};
 
 /// A fixed number of chunks of aligned memory.
 #[derive(Clone)]

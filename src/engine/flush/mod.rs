@@ -22,7 +22,6 @@ mod rest;
 pub(crate) use self::rest::Rest;
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use crate::engine::clock::Clock;
 use crate::engine::parking::Parking;
@@ -34,6 +33,7 @@ use crate::io::Disk;
 use crate::lsn::Lsn;
 use crate::ring::Drainer;
 use crate::schema::Schema;
+use crate::sync::mpsc::SyncSender;
 use crate::time::Instant;
 use crate::wal::block::Pool;
 use crate::wal::log::{Blocked, Log};

@@ -34,7 +34,7 @@
 //! notes, and only then appends the rest, with notes of its own: so it may be killed at any point too.
 //! Decision: `docs/adr/0011-rings-in-shared-memory.md`. Bytes: `docs/FORMAT.md`.
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) mod book;
 pub mod left;
 

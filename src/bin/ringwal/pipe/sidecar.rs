@@ -134,10 +134,24 @@ impl Sidecar {
         if versioned.version != VERSION {
             return Err(refused(format!("it has version {}, not {VERSION}", versioned.version)));
         }
-        if versioned.sidecar.point.as_ref().is_some_and(|point| point.tail.len > point.offset.min(TAIL_LEN)) {
-            return Err(refused("its point contradicts itself".to_owned()));
+        if let Some(why) = versioned.sidecar.contradiction() {
+            return Err(refused(why.to_owned()));
         }
         Ok(Some(versioned.sidecar))
+    }
+
+    /// What no run of ours would have written down.
+    fn contradiction(&self) -> Option<&'static str> {
+        let Self { point, file, .. } = self;
+        match () {
+            () if point.as_ref().is_some_and(|point| point.tail.len > point.offset.min(TAIL_LEN)) => {
+                Some("its point contradicts itself")
+            }
+            // Without a file to compare, a point would be believed of any input.
+            () if point.is_some() && file.is_none() => Some("it has a point and no file"),
+            () if file.as_ref().is_some_and(|file| file.head.len > TAIL_LEN) => Some("its file contradicts itself"),
+            () => None,
+        }
     }
 
     /// Writes it: all of it or nothing, and durable.
@@ -182,6 +196,25 @@ mod tests {
         for bad in ["", "{}", "{\"version\":2,\"pipe\":\"a\",\"run\":1,\"source\":\"file\"}"] {
             std::fs::write(Sidecar::path(dir.path()), bad).unwrap();
             assert!(Sidecar::read(dir.path()).unwrap_err().to_string().contains("pipe.json"), "{bad}");
+        }
+    }
+
+    /// Found by the fuzz target `resume`: reading went on at 217 in an empty file, and a length was taken for
+    /// memory to get.
+    #[test]
+    fn a_point_without_its_file_and_a_file_of_impossible_length_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |head| Some(Identity { path: "in".to_owned(), dev: 1, inode: 2, head });
+        let point = Some(Point { offset: 217, number: 3, tail: Tail::default() });
+        let beyond = Tail { len: u64::MAX, hash: String::new() };
+        for (point, file, why) in [
+            (point.clone(), None, "no file"),
+            (point, file(beyond.clone()), "its file"),
+            (Some(Point { offset: u64::MAX, number: 3, tail: beyond }), file(Tail::default()), "its point"),
+        ] {
+            Sidecar { point, file, ..Sidecar::first() }.write(dir.path()).unwrap();
+            let refusal = Sidecar::read(dir.path()).unwrap_err().to_string();
+            assert!(refusal.contains("pipe.json") && refusal.contains(why), "{refusal}");
         }
     }
 
