@@ -122,3 +122,61 @@ impl Window {
         self.frames.push_front(frame);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lsn::SegmentUid;
+    use crate::time::UnixNanos;
+    use crate::wal::block::Pool;
+    use crate::wal::frame::{FrameHeader, FrameKind};
+
+    fn frame(pool: &Pool, first: u64, next: u64) -> Frame {
+        let header = FrameHeader {
+            kind: FrameKind::Data,
+            seg_uid: SegmentUid::NONE,
+            first_lsn: Lsn::new(first),
+            next_lsn: Lsn::new(next),
+            durable_lsn: Lsn::ZERO,
+            acked_lsn: Lsn::ZERO,
+            time: UnixNanos(0),
+            position: 0,
+            record_count: 1,
+            body_len: 8,
+            raw_len: 8,
+            body_crc: 0,
+        };
+        Frame { header, block: pool.take().unwrap().freeze(), runs: Vec::new(), place: None }
+    }
+
+    fn firsts(window: &mut Window) -> Vec<u64> {
+        std::iter::from_fn(|| window.pop()).map(|frame| frame.header.first_lsn.number()).collect()
+    }
+
+    #[test]
+    fn what_a_failed_log_gives_once_more_is_kept_once() {
+        let pool = Pool::new(16, 4096).unwrap();
+        let mut window = Window::new(Lsn::new(1), Lsn::ZERO);
+        assert!(window.offer(frame(&pool, 1, 3), false) && window.offer(frame(&pool, 3, 4), false));
+        for (first, next) in [(1, 3), (3, 4), (4, 6)] {
+            window.keep(frame(&pool, first, next));
+        }
+        assert_eq!(firsts(&mut window), [1, 3, 4]);
+    }
+
+    #[test]
+    fn what_was_not_kept_before_the_log_failed_comes_behind_what_is_read_back() {
+        let pool = Pool::new(16, 4096).unwrap();
+        let mut window = Window::new(Lsn::new(1), Lsn::ZERO);
+        assert!(window.offer(frame(&pool, 1, 3), false));
+        assert!(window.let_go(Lsn::new(2)) && !window.offer(frame(&pool, 3, 4), false));
+        for (first, next) in [(3, 4), (4, 6)] {
+            window.keep(frame(&pool, first, next));
+        }
+        assert_eq!(firsts(&mut window), [], "they wait");
+        window.push(frame(&pool, 1, 3));
+        window.caught_up(Lsn::new(2));
+        assert!(!window.is_lagging());
+        assert_eq!(firsts(&mut window), [1, 3, 4]);
+    }
+}

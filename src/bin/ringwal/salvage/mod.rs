@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use ringwal::Schema;
 use ringwal::delivery::park::PARK_SCHEMA;
 use ringwal::wal::op::LogId;
-use ringwal::wal::salvage::{Findings, Standing, judge};
+use ringwal::wal::salvage::{Findings, Judged, Standing, judge};
 use ringwal::wal::segment::SlotHeader;
 
 use crate::args::{SalvageArgs, SalvageForm};
@@ -29,6 +29,9 @@ use target::{INCOMPLETE, Sizes, Target, Writer};
 
 /// The program's own account of how far the input of `pipe` was read.
 const SIDECAR: &str = "pipe.json";
+
+/// Is given a frame, and its body.
+type VisitFrame<'a> = &'a mut dyn FnMut(&Findings, &Judged, &[u8]) -> Result<()>;
 
 /// A log of the damaged queue.
 struct Damaged {
@@ -80,11 +83,7 @@ fn description(source: &Source, log: LogId) -> &Description {
 
 impl Damaged {
     /// Reads the frames that may be delivered, in LSN order. One that does not check out any more is left out.
-    fn each_live(
-        &mut self,
-        source: &Source,
-        visit: &mut dyn FnMut(&Findings, &ringwal::wal::salvage::Judged, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn each_live(&mut self, source: &Source, visit: VisitFrame<'_>) -> Result<()> {
         let Self { findings, report, .. } = self;
         for judged in findings.frames.iter().filter(|judged| judged.standing == Standing::Live) {
             match source.body(judged) {
