@@ -33,6 +33,8 @@ struct Open {
     in_flight: u32,
     unsynced: bool,
     used: u64,
+    /// It was removed, and is closed with the last op on it: reads that nobody waits for any more.
+    removed: bool,
 }
 
 /// The table.
@@ -82,21 +84,31 @@ impl Files {
         Arc::clone(&self.places[handle.index as usize].as_ref().expect("a file in use is open").fd)
     }
 
-    /// Ends a use; `synced` if it was a sync that went well.
-    pub(super) fn release(&mut self, index: u32, synced: bool) {
+    /// Ends a use; `synced` if it was a sync that went well. True: it was the last one of a file that was removed,
+    /// and its place is empty now.
+    pub(super) fn release(&mut self, index: u32, synced: bool) -> bool {
         let open = self.places[index as usize].as_mut().expect("a file in use is open");
         assert!(open.in_flight > 0, "a file is released as often as acquired");
         open.in_flight -= 1;
         if synced {
             open.unsynced = false;
         }
+        let ends = open.removed && open.in_flight == 0;
+        if ends {
+            self.places[index as usize] = None;
+        }
+        ends
     }
 
-    /// Closes a file that is about to go away; its place in the table.
+    /// Closes a file that is about to go away, and gives its place in the table; or sees to it that `release` does.
     pub(super) fn forget(&mut self, file: FileId) -> Option<u32> {
         let index = self.by_name.remove(&file)?;
-        let open = self.places[index as usize].take().expect("a named place holds a file");
-        assert!(open.in_flight == 0, "{file} is removed while an op on it is in flight");
+        let open = self.places[index as usize].as_mut().expect("a named place holds a file");
+        if open.in_flight > 0 {
+            open.removed = true;
+            return None;
+        }
+        self.places[index as usize] = None;
         Some(index)
     }
 
@@ -112,7 +124,7 @@ impl Files {
     fn open(&mut self, file: FileId) -> Result<u32, Errno> {
         let fd = Arc::new(self.dir.open(file)?);
         let index = self.place();
-        let open = Open { file, fd, in_flight: 0, unsynced: false, used: self.turn };
+        let open = Open { file, fd, in_flight: 0, unsynced: false, used: self.turn, removed: false };
         self.places[index as usize] = Some(open);
         self.by_name.insert(file, index);
         Ok(index)
