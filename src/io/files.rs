@@ -1,7 +1,7 @@
 //! The open files of a driver: few, found by name, closed when they have long not been used.
 //!
 //! A store may have more segments than a process may have descriptors, and recovery looks at every
-//! one. So at most [`FILES_MAX`] are open at a time. One with an op in flight, or with written bytes
+//! one. So at most [`FILES_MAX`] are open at a time, and a quarter of the descriptors that the process may have. One with an op in flight, or with written bytes
 //! that no sync covers yet, is never closed to make room: its error state lives with the descriptor.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::io::dir::Dir;
 use crate::wal::op::FileId;
 
-/// Open files of a driver, and length of the table that a ring keeps of them.
+/// Most open files of a driver, and length of the table that a ring keeps of them.
 pub(super) const FILES_MAX: u32 = 128;
 
 /// An open file, counted as in use until [`Files::release`].
@@ -42,6 +42,7 @@ pub(super) struct Files {
     dir: Arc<Dir>,
     by_name: HashMap<FileId, u32>,
     places: Vec<Option<Open>>,
+    places_max: usize,
     turn: u64,
 }
 
@@ -51,6 +52,7 @@ impl Files {
             dir,
             by_name: HashMap::with_capacity(FILES_MAX as usize),
             places: Vec::with_capacity(FILES_MAX as usize),
+            places_max: places_max(),
             turn: 0,
         }
     }
@@ -135,7 +137,7 @@ impl Files {
         if let Some(empty) = self.places.iter().position(Option::is_none) {
             return narrow(empty);
         }
-        if self.places.len() >= FILES_MAX as usize {
+        if self.places.len() >= self.places_max {
             let idle = |open: &Open| open.in_flight == 0 && !open.unsynced;
             let places = self.places.iter().enumerate();
             let oldest =
@@ -149,6 +151,13 @@ impl Files {
         self.places.push(None);
         narrow(self.places.len() - 1)
     }
+}
+
+/// How many files may be open: the others of the process need descriptors, too.
+fn places_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let quarter = limit.map_or(usize::MAX, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX));
+    quarter.clamp(8, FILES_MAX as usize)
 }
 
 fn narrow(index: usize) -> u32 {
