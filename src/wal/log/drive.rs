@@ -39,6 +39,12 @@ impl Log {
         self.no_acks = true;
     }
 
+    /// Whether entries that found no place in a full log were given up at its end.
+    #[must_use]
+    pub fn gave_up(&self) -> bool {
+        self.writer.gave_up()
+    }
+
     /// Once closed: how many entries from `from` on found no place in a full log and were not acknowledged.
     #[must_use]
     pub fn unplaced(&self, from: Lsn) -> u64 {

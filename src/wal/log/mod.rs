@@ -209,12 +209,6 @@ impl Log {
         self.phase == Phase::Closed
     }
 
-    /// Whether entries that found no place in a full log were given up at its end.
-    #[must_use]
-    pub fn gave_up(&self) -> bool {
-        self.writer.gave_up()
-    }
-
     /// How many sealed frames are in memory because they are not durable.
     #[must_use]
     pub fn held(&self) -> usize {
