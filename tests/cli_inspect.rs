@@ -74,7 +74,8 @@ fn a_live_queue_is_read_without_disturbing_it() {
 
 #[test]
 fn damage_is_found_and_told_with_file_offset_and_lsns() {
-    let place = with_backlog(&real_text(600_000));
+    let input = real_text(600_000);
+    let place = with_backlog(&input);
     place.run(&["verify", "q"]).expect(0);
     let file = std::fs::File::options().write(true).open(place.path("q/seg-00000000.rwal")).unwrap();
     file.write_all_at(b"damage", 100_000).unwrap();
@@ -91,7 +92,7 @@ fn damage_is_found_and_told_with_file_offset_and_lsns() {
     let done = place.pipe(&["--to", "file:out", "--on-corruption", "quarantine"], b"");
     assert_eq!(done.code(), 0, "{done:?}");
     let kept = place.read("out").lines().count() as u64;
-    assert_eq!(kept + (last - first + 1), real_text(600_000).iter().filter(|byte| **byte == b'\n').count() as u64);
+    assert_eq!(kept + (last - first + 1), input.iter().filter(|byte| **byte == b'\n').count() as u64);
 }
 
 #[test]

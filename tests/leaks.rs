@@ -154,6 +154,7 @@ fn child() {
         "refused" => refused(),
         "no thread" => no_thread(),
         "no descriptors" => no_descriptors(),
+        "few descriptors" => few_descriptors(),
         "short-lived threads" => short_lived_threads(),
         "waiters" => waiters(),
         "parked" => parked(),
@@ -473,6 +474,40 @@ fn no_descriptors() {
         std::fs::remove_dir_all(dir).unwrap();
     });
     assert!(opened > 0 && failed > 0, "{opened} opened, {failed} did not: the limits are elsewhere");
+}
+
+#[test]
+fn a_log_with_more_segments_than_descriptors_is_opened_and_drained() {
+    holds("few descriptors");
+}
+
+fn few_descriptors() {
+    let root = tempfile::tempdir().unwrap();
+    watch(3, |cycle| {
+        // The first ones only warm up.
+        if cycle < 22 {
+            return;
+        }
+        let io = if cycle.is_multiple_of(2) { Io::Uring } else { Io::Threads };
+        let dir = root.path().join(cycle.to_string());
+        let open = |sink: Recorder| settings(&dir, 0).io(io).log_bytes_max(24 << 20).open(sink).unwrap();
+        let queue = open(Recorder::default());
+        queue.pause();
+        let producer = queue.producer();
+        (0..9000).for_each(|n| _ = producer.push(Numbered::new(0, n, 1900)).unwrap());
+        assert_eq!(queue.shutdown(LONG).unwrap().left_in_log, 9000);
+        // Fewer than the 36 segments and what else is open.
+        set_descriptors_max(40);
+        let recorder = Recorder::default();
+        let queue = open(recorder.clone());
+        queue.drain(LONG).unwrap();
+        push(&queue, 2000);
+        queue.drain(LONG).unwrap();
+        assert_eq!(recorder.0.len(), 11_000);
+        queue.shutdown(LONG).unwrap();
+        set_descriptors_max(1024);
+        std::fs::remove_dir_all(dir).unwrap();
+    });
 }
 
 #[test]

@@ -462,7 +462,9 @@ fn a_million_pushes_in_bursts_wake_a_core_that_sleeps_between_them_seldom() {
         let queue = opened::<Tick>(dir.path(), durability, Io::Auto, Idle::Park);
         for pinned in [false, true] {
             let seen = on_watched_thread(|| burst(&queue, pinned, 0.45));
-            assert_eq!((seen.allocations, seen.clocks), (0, 0), "pinned: {pinned}");
+            // The doorbell of threads, see below, where io_uring is refused.
+            let clocks_max = if queue.metrics().driver == "threads" { seen.calls.len() as u64 } else { 0 };
+            assert!(seen.allocations == 0 && seen.clocks <= clocks_max, "pinned: {pinned}, {} clocks", seen.clocks);
             assert!(are_wakes(&seen.calls), "{:?}", seen.calls);
             // Some 270 bursts. A core that finds nothing falls asleep within a burst too, when the system has
             // taken the producer from its CPU.

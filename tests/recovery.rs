@@ -24,7 +24,7 @@ const LOGGED: [Durability; 3] =
 
 /// A directory of the test's own, on the disk or in memory.
 fn tempdir(in_memory: bool) -> tempfile::TempDir {
-    if in_memory { tempfile::tempdir_in("/dev/shm").unwrap() } else { tempfile::tempdir().unwrap() }
+    if in_memory { common::in_memory() } else { tempfile::tempdir().unwrap() }
 }
 
 /// All runs of the cases that differ by durability, driver and file system, in turn.
@@ -39,6 +39,15 @@ fn push(queue: &Queue<Numbered>, numbers: std::ops::Range<u32>) {
     let producer = queue.producer();
     for n in numbers {
         producer.push(Numbered::new(0, n, (n % 180) as usize)).unwrap();
+    }
+}
+
+/// Waits until the cursor on disk has come so far. It is written every 50 ms, or later on a busy machine.
+fn await_cursor(queue: &Queue<Numbered>, lsn: Lsn) {
+    let deadline = std::time::Instant::now() + LONG;
+    while queue.metrics().cursor_lsn < lsn {
+        assert!(std::time::Instant::now() < deadline, "the cursor stays behind {lsn}: {:#?}", queue.metrics());
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -178,8 +187,7 @@ fn a_half_acknowledged_batch_is_not_offered_again_and_attempts_go_on_counting() 
             push(&queue, 0..100);
             queue.flush().unwrap();
             seen.wait_for(50);
-            // The cursor is written every 50 ms.
-            std::thread::sleep(Duration::from_millis(300));
+            await_cursor(&queue, Lsn::FIRST);
             queue.flush().unwrap();
             copy_dir(dir.path(), copy.path());
             let end = queue.shutdown(Duration::ZERO).unwrap();
@@ -213,7 +221,7 @@ fn parked_entries_are_still_parked() {
             push(&queue, 0..300);
             drain(&queue);
             assert_accounted(&queue.metrics());
-            std::thread::sleep(Duration::from_millis(120));
+            await_cursor(&queue, queue.metrics().last_lsn);
             copy_dir(dir.path(), copy.path());
             assert_eq!(queue.shutdown(LONG).unwrap().parked, 100);
             for reopening in 0..2 {

@@ -8,10 +8,10 @@
 //! Producers, futures and parked entries are those that ship. Nothing here decides: a queue that hangs with
 //! threads hangs here, where it can be seen.
 
+use crate::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use crate::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::task::{Context, Poll, Wake, Waker};
 
 use crate::builder::Builder;

@@ -1,7 +1,7 @@
 //! The open files of a driver: few, found by name, closed when they have long not been used.
 //!
 //! A store may have more segments than a process may have descriptors, and recovery looks at every
-//! one. So at most [`FILES_MAX`] are open at a time. One with an op in flight, or with written bytes
+//! one. So at most [`FILES_MAX`] are open at a time, and a quarter of the descriptors that the process may have. One with an op in flight, or with written bytes
 //! that no sync covers yet, is never closed to make room: its error state lives with the descriptor.
 
 use std::collections::HashMap;
@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::io::dir::Dir;
 use crate::wal::op::FileId;
 
-/// Open files of a driver, and length of the table that a ring keeps of them.
+/// Most open files of a driver, and length of the table that a ring keeps of them.
 pub(super) const FILES_MAX: u32 = 128;
 
 /// An open file, counted as in use until [`Files::release`].
@@ -33,6 +33,8 @@ struct Open {
     in_flight: u32,
     unsynced: bool,
     used: u64,
+    /// It was removed, and is closed with the last op on it: reads that nobody waits for any more.
+    removed: bool,
 }
 
 /// The table.
@@ -40,6 +42,7 @@ pub(super) struct Files {
     dir: Arc<Dir>,
     by_name: HashMap<FileId, u32>,
     places: Vec<Option<Open>>,
+    places_max: usize,
     turn: u64,
 }
 
@@ -49,6 +52,7 @@ impl Files {
             dir,
             by_name: HashMap::with_capacity(FILES_MAX as usize),
             places: Vec::with_capacity(FILES_MAX as usize),
+            places_max: places_max(),
             turn: 0,
         }
     }
@@ -82,21 +86,31 @@ impl Files {
         Arc::clone(&self.places[handle.index as usize].as_ref().expect("a file in use is open").fd)
     }
 
-    /// Ends a use; `synced` if it was a sync that went well.
-    pub(super) fn release(&mut self, index: u32, synced: bool) {
+    /// Ends a use; `synced` if it was a sync that went well. True: it was the last one of a file that was removed,
+    /// and its place is empty now.
+    pub(super) fn release(&mut self, index: u32, synced: bool) -> bool {
         let open = self.places[index as usize].as_mut().expect("a file in use is open");
         assert!(open.in_flight > 0, "a file is released as often as acquired");
         open.in_flight -= 1;
         if synced {
             open.unsynced = false;
         }
+        let ends = open.removed && open.in_flight == 0;
+        if ends {
+            self.places[index as usize] = None;
+        }
+        ends
     }
 
-    /// Closes a file that is about to go away; its place in the table.
+    /// Closes a file that is about to go away, and gives its place in the table; or sees to it that `release` does.
     pub(super) fn forget(&mut self, file: FileId) -> Option<u32> {
         let index = self.by_name.remove(&file)?;
-        let open = self.places[index as usize].take().expect("a named place holds a file");
-        assert!(open.in_flight == 0, "{file} is removed while an op on it is in flight");
+        let open = self.places[index as usize].as_mut().expect("a named place holds a file");
+        if open.in_flight > 0 {
+            open.removed = true;
+            return None;
+        }
+        self.places[index as usize] = None;
         Some(index)
     }
 
@@ -112,7 +126,7 @@ impl Files {
     fn open(&mut self, file: FileId) -> Result<u32, Errno> {
         let fd = Arc::new(self.dir.open(file)?);
         let index = self.place();
-        let open = Open { file, fd, in_flight: 0, unsynced: false, used: self.turn };
+        let open = Open { file, fd, in_flight: 0, unsynced: false, used: self.turn, removed: false };
         self.places[index as usize] = Some(open);
         self.by_name.insert(file, index);
         Ok(index)
@@ -123,7 +137,7 @@ impl Files {
         if let Some(empty) = self.places.iter().position(Option::is_none) {
             return narrow(empty);
         }
-        if self.places.len() >= FILES_MAX as usize {
+        if self.places.len() >= self.places_max {
             let idle = |open: &Open| open.in_flight == 0 && !open.unsynced;
             let places = self.places.iter().enumerate();
             let oldest =
@@ -137,6 +151,13 @@ impl Files {
         self.places.push(None);
         narrow(self.places.len() - 1)
     }
+}
+
+/// How many files may be open: the others of the process need descriptors, too.
+fn places_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let quarter = limit.map_or(usize::MAX, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX));
+    quarter.clamp(8, FILES_MAX as usize)
 }
 
 fn narrow(index: usize) -> u32 {

@@ -10,6 +10,11 @@ use ringwal::{Batch, Builder, Durability, Entry, Lsn, Metrics, Outcome, Queue, S
 /// Longer than anything here should ever take; a hang fails the test instead of stopping it.
 pub const LONG: Duration = Duration::from_secs(60);
 
+/// A directory in memory, or, where there is no such place, on the disk: slower, and the same otherwise.
+pub fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Settings with small files and little memory, so that everything wraps, recycles and runs short soon.
 pub fn small(dir: &std::path::Path, durability: Durability) -> Builder {
     Queue::builder(dir)

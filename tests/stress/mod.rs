@@ -78,7 +78,7 @@ pub struct Summary {
 /// Runs stores until the time is over; panics at the first thing that does not hold.
 pub fn run(options: &Options) -> Summary {
     quiet_on_purpose();
-    let root = options.dir.clone().map_or_else(|| tempfile::tempdir().unwrap().keep(), |dir| dir);
+    let root = options.dir.clone().unwrap_or_else(|| tempfile::tempdir().unwrap().keep());
     std::fs::create_dir_all(&root).unwrap();
     let beat = watchdog(options.seed);
     let mut stress = Stress {

@@ -239,7 +239,9 @@ impl UringDisk {
         }
         let op = self.slab.remove(number);
         let synced = step == Step::Done && matches!(op.work.buffer, Buffer::None);
-        self.files.release(op.handle.index, synced);
+        if self.files.release(op.handle.index, synced) {
+            self.ring.unregister_file(op.handle.index);
+        }
         let dsync = op.work.transfer.dsync();
         if dsync != Dsync::Untried && self.dsync == Dsync::Untried {
             self.dsync = dsync;

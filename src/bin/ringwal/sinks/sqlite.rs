@@ -43,6 +43,10 @@ pub(crate) struct Progress {
     pub(crate) number: u64,
 }
 
+/// How long opening waits for others to let go of the database: nobody would try again.
+const OPEN_WAIT: Duration = Duration::from_secs(30);
+const DELIVER_WAIT: Duration = Duration::from_secs(5);
+
 pub(super) struct Sqlite {
     file: PathBuf,
     connection: Connection,
@@ -61,7 +65,7 @@ impl Sqlite {
             ))
         };
         let connection = Connection::open(file).map_err(fail)?;
-        connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
+        connection.busy_timeout(OPEN_WAIT).map_err(fail)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
         // FULL: in WAL mode too, every commit is synced before it returns.
         connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
@@ -124,6 +128,8 @@ impl Deliver for Sqlite {
                 self.file.display()
             ))
         })?;
+        // A batch that has to wait longer comes again.
+        let _ = self.connection.busy_timeout(DELIVER_WAIT);
         self.memory = memory;
         self.base = if memory { lsn } else { 0 };
         self.progress = Some(progress);
