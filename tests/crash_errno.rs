@@ -39,8 +39,7 @@ const ERRNOS: [(&str, i32); 14] = [
     ("EDQUOT", 122),
 ];
 const EIO: i32 = 5;
-const KINDS: [OpKind; 6] =
-    [OpKind::List, OpKind::Prepare, OpKind::Write, OpKind::Sync, OpKind::Read, OpKind::Remove];
+const KINDS: [OpKind; 6] = [OpKind::List, OpKind::Prepare, OpKind::Write, OpKind::Sync, OpKind::Read, OpKind::Remove];
 const COMMITS: [Commit; 3] = [Commit::Immediate, Commit::Periodic(Duration::from_millis(1)), Commit::Spill];
 
 fn plan(commit: Commit, kind: DiskKind) -> Plan {
@@ -221,7 +220,8 @@ fn all<T: Sync>(jobs: &[T], work: impl Fn(&T, &Pool) -> Result<End, String> + Sy
         }
         Ok(ends)
     };
-    let results = std::thread::scope(|scope| [scope.spawn(worker), scope.spawn(worker)].map(|t| t.join().expect("caught")));
+    let results =
+        std::thread::scope(|scope| [scope.spawn(worker), scope.spawn(worker)].map(|t| t.join().expect("caught")));
     let mut sum: BTreeMap<End, u64> = BTreeMap::new();
     for result in results {
         for (end, count) in result.unwrap_or_else(|why| panic!("{why}")) {

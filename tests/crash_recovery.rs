@@ -202,7 +202,8 @@ fn recovery_that_dies_three_times_in_a_row_decides_the_same() {
 }
 
 /// What happens between two crashes.
-const BETWEEN: [&str; 4] = ["nothing is consumed", "all is consumed", "all is consumed and slots are reused", "a part, out of order"];
+const BETWEEN: [&str; 4] =
+    ["nothing is consumed", "all is consumed", "all is consumed and slots are reused", "a part, out of order"];
 
 fn live(rig: &mut Rig, how: usize) -> Outcome<()> {
     rig.open()?;

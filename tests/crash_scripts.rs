@@ -24,8 +24,8 @@ mod harness;
 use std::time::Duration;
 
 use harness::script::{
-    BOTH, calm, caught, cut_keeping, fill, frame_of, is_cursor, is_header, is_slot, land, newest, off, plan, reopen, run,
-    send,
+    BOTH, calm, caught, cut_keeping, fill, frame_of, is_cursor, is_header, is_slot, land, newest, off, plan, reopen,
+    run, send,
 };
 use harness::{Failure, Outcome, Plan, Rig, look};
 use ringwal::sim::{DiskKind, OpKind, OpRecord, SectorFate};

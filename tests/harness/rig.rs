@@ -255,6 +255,11 @@ impl Rig {
         plays
     }
 
+    /// What is drawn from here on belongs to this part of a history, between actions.
+    pub fn chapter(&mut self, number: u64) {
+        self.prng = Prng::new(mix(self.plan.seed ^ 0xc4a9) ^ mix(!number));
+    }
+
     /// Nothing moves until an op in flight is over.
     fn wait_for_disk(&mut self, who: &str) -> Outcome<()> {
         match self.machine.next_due() {
