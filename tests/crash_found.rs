@@ -231,13 +231,13 @@ fn a_store_whose_making_was_torn_twice_is_made_again() {
         let mut bytes = rig.machine.file(meta).expect("it was prepared");
         bytes[..512].fill(0xd1);
         rig.machine.set_file(meta, Some(bytes));
-        for fuse in 0..40 {
-            // At any step of the second making no state may be left that is neither.
-            let mut fork = rig.fork(fuse);
+        // At any step of the second making, whatever the cut makes of it, no state may be left that is neither.
+        for (fuse, seed) in (0..20).flat_map(|fuse| (1..20).map(move |seed| (fuse, seed))) {
+            let mut fork = rig.fork(seed);
             fork.fuse = Some(fuse);
             match fork.open() {
                 Err(Failure::Died) => fork.open()?,
-                other => return other,
+                other => other?,
             }
         }
         Ok(())
