@@ -10,6 +10,7 @@ use ringwal::sim::{DiskKind, SectorFate};
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::log::Commit;
 use ringwal::wal::op::{FileId, LogId};
+use ringwal::wal::recovery::OnCorruption;
 use ringwal::{Lsn, SlotNo};
 
 fn plan() -> Plan {
@@ -181,6 +182,95 @@ fn a_torn_frame_of_which_the_sink_has_finished_a_part_is_not_reported_by_the_rea
             lose_all(rig);
         }
         Ok(())
+    });
+}
+
+/// `CutTail` gave up what lay behind the first hole, and left the cursor's promise for it: the next opening called
+/// the cut a hole, and after every further cut the next one. Found by fuzzing whole directories.
+#[test]
+fn a_cut_leaves_no_promise_behind() {
+    play(Plan { segment_blocks: 16, ..plan() }, |rig| {
+        rig.open()?;
+        for _ in 0..4 {
+            rig.append(&[20])?;
+            rig.flush()?;
+        }
+        rig.ack([1])?;
+        rig.settle(|rig| rig.model.cursor_durable == 1)?;
+        let frame = look::frames(&rig.machine, SlotNo(0), 512).into_iter().find(|f| f.header.first_lsn == Lsn::new(2));
+        let frame = frame.expect("it is durable");
+        rig.machine.rot(FileId::Slot(LogId::Main, SlotNo(0)), frame.offset + 90, 1);
+        lose_all(rig);
+        rig.plan.policy = OnCorruption::CutTail;
+        rig.model.injected = Some((2, 4));
+        rig.model.cut(1);
+        rig.open()?;
+        rig.plan.policy = OnCorruption::Stop;
+        for _ in 0..3 {
+            lose_all(rig);
+            rig.open()?;
+            rig.append(&[20])?;
+            rig.flush()?;
+        }
+        rig.close()
+    });
+}
+
+/// The making of a store was cut off, then its second making while it wrote zeros over what the first had left:
+/// garbage in META's place, cursors that said nothing. It could never be opened. Found by `crash_recovery.rs`.
+#[test]
+fn a_store_whose_making_was_torn_twice_is_made_again() {
+    play(plan(), |rig| {
+        let meta = FileId::Meta(LogId::Main);
+        rig.fuse = Some(9);
+        match rig.open() {
+            Err(Failure::Died) => {}
+            other => panic!("the making takes more steps: {other:?}"),
+        }
+        // META's first sector is garbage, the cursors hold: that is taken for a half-made store.
+        let mut bytes = rig.machine.file(meta).expect("it was prepared");
+        bytes[..512].fill(0xd1);
+        rig.machine.set_file(meta, Some(bytes));
+        // At any step of the second making, whatever the cut makes of it, no state may be left that is neither.
+        for (fuse, seed) in (0..20).flat_map(|fuse| (1..20).map(move |seed| (fuse, seed))) {
+            let mut fork = rig.fork(seed);
+            fork.fuse = Some(fuse);
+            match fork.open() {
+                Err(Failure::Died) => fork.open()?,
+                other => other?,
+            }
+        }
+        Ok(())
+    });
+}
+
+/// The disk refused to read for a while when the store was opened. What it did not give back was taken for torn,
+/// the newest segment was voided, and what had been told durable was gone. Found by `crash_errno.rs`.
+#[test]
+fn a_disk_that_cannot_be_read_for_a_while_costs_nothing() {
+    play(plan(), |rig| {
+        rig.open()?;
+        for _ in 0..8 {
+            rig.append(&[20])?;
+            rig.flush()?;
+        }
+        lose_all(rig);
+        let newest = look::slots(&rig.machine)
+            .into_iter()
+            .max_by_key(|slot| look::segment(&rig.machine, *slot, 512).map_or(0, |header| header.base_lsn.number()));
+        let file = FileId::Slot(LogId::Main, newest.expect("there are segments"));
+        // All of it, its header too; and its frames alone.
+        for from in [0, 1024] {
+            let whole = rig.machine.file(file).expect("it is there");
+            rig.machine.make_unreadable(file, from..4096);
+            match rig.open() {
+                Err(Failure::Corrupt(_)) => {}
+                other => panic!("from {from}: {other:?}"),
+            }
+            rig.process = None;
+            rig.machine.set_file(file, Some(whole));
+        }
+        rig.open()
     });
 }
 

@@ -12,7 +12,9 @@ pub mod act;
 pub mod look;
 pub mod model;
 pub mod port;
+pub mod random;
 pub mod rig;
 pub mod script;
+pub mod seeds;
 
 pub use rig::{Failure, Outcome, Plan, Rig};

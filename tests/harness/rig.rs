@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use ringwal::sim::{DiskKind, ManualClock, Prng, SimDisk, SimSettings, mix};
+use ringwal::sim::{DiskKind, ManualClock, Prng, SectorFate, SimDisk, SimSettings, mix};
 use ringwal::wal::block::Pool;
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::log::{Commit, Log, LogConfig};
@@ -117,6 +117,8 @@ pub struct Rig {
     pub fuse: Option<u64>,
     /// Whether the fuse takes the power or only the process.
     pub fuse_kills: bool,
+    /// What a power cut does to every sector; by the seed, if nothing is said.
+    pub fate: Option<SectorFate>,
     pub notes: Vec<String>,
     /// The connection of the log that runs beside this one in the same process.
     pub beside: Option<Port>,
@@ -192,6 +194,7 @@ impl Rig {
             process: None,
             fuse: None,
             fuse_kills: false,
+            fate: None,
             notes: Vec::new(),
             beside: None,
             only: None,
@@ -252,6 +255,11 @@ impl Rig {
         plays
     }
 
+    /// What is drawn from here on belongs to this part of a history, between actions.
+    pub fn chapter(&mut self, number: u64) {
+        self.prng = Prng::new(mix(self.plan.seed ^ 0xc4a9) ^ mix(!number));
+    }
+
     /// Nothing moves until an op in flight is over.
     fn wait_for_disk(&mut self, who: &str) -> Outcome<()> {
         match self.machine.next_due() {
@@ -267,6 +275,8 @@ impl Rig {
         self.note(if kill { "kill" } else { "power cut" });
         if kill {
             self.machine.kill();
+        } else if let Some(fate) = self.fate {
+            self.machine.crash_with(|_, _| fate);
         } else {
             self.machine.crash();
         }

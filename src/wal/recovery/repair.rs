@@ -1,7 +1,7 @@
 //! The writing half of recovery: makes durable what the scan decided, one op after the other.
 //!
 //! ```text
-//!  new store:  Prepare META (zeros) → cursor A, B → META
+//!  new store:  (Remove what is half made) → Prepare META (zeros) → cursor A, B → META
 //!  corrupt:    META (reserved LSNs) → copy aside → cursor without what was given up
 //!  always:     void → META (epoch + 1, recovered end)
 //! ```
@@ -37,6 +37,7 @@ pub struct Repair {
 
 #[derive(Debug)]
 enum Step {
+    Remove,
     Prepare,
     Quarantine(SlotNo),
     Cursor(Cursor),
@@ -104,6 +105,7 @@ impl Repair {
         let meta = FileId::Meta(log);
         let write = |file, offset, block| Op::Write { file, offset, block, dsync: true };
         Some(match step {
+            Step::Remove => Op::Remove { file: meta },
             Step::Prepare => {
                 let mark = self.block(meta_copy_len(block_len), |bytes| bytes.fill(0))?;
                 Op::Prepare { file: meta, len: meta_file_len(block_len), mark, urgent: true }
@@ -154,6 +156,8 @@ fn create(config: &StoreConfig, scanned: Scanned, steps: &mut VecDeque<Step>) ->
     let cursor = Cursor { generation: 1, ..older.clone() };
     // Both copies of both: a flipped bit in one of them must not cost the store.
     let first = Meta { generation: 0, epoch: 0, ..meta.clone() };
+    // Zeros over a half-made file, cut off in their turn, could leave what is neither new nor a store.
+    steps.extend(scanned.half_made.then_some(Step::Remove));
     steps.extend([Step::Prepare, Step::Cursor(older), Step::Cursor(cursor.clone()), Step::Meta(first)]);
     Recovered {
         meta,

@@ -250,6 +250,8 @@ pub struct Scanned {
     pub(crate) run: Vec<(SegmentUid, Lsn)>,
     /// LSNs up to this one may have been given out: never to be given out again.
     pub(crate) seen: Lsn,
+    /// A store whose making was cut off: its META file is there, and says nothing.
+    pub(crate) half_made: bool,
 }
 
 /// A log that is ready to be written.

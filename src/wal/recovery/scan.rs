@@ -353,6 +353,7 @@ impl Scan {
             report: std::mem::take(&mut self.report),
             run: Vec::new(),
             seen: Lsn::ZERO,
+            half_made: self.meta.is_none() && !self.files.is_empty(),
         };
         if let Some(mut meta) = self.meta.take() {
             let known = self.known(&meta);
