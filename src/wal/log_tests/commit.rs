@@ -29,6 +29,27 @@ fn w1_frames_are_acknowledged_in_lsn_order() {
     assert_eq!(b.durable_events(), vec![(1, 64), (2, 128), (3, 192)]);
 }
 
+/// What rings that outlive the process may let go: the header, and each frame in front, must be in completed writes; a
+/// sync need not have been.
+#[test]
+fn written_is_what_completed_writes_hold_without_a_gap() {
+    let mut b = Bench::with(recovered(64, 2), config(Commit::Periodic(Duration::from_secs(60))));
+    for _ in 0..3 {
+        let now = b.now;
+        b.push(1, 64).log.seal(now);
+        b.pump();
+    }
+    assert_eq!((b.frames().len(), b.log.end(), b.log.written()), (3, Lsn::new(3), Lsn::ZERO));
+    b.end(frame_at(1));
+    assert_eq!(b.log.written(), Lsn::ZERO, "without its segment's header nobody finds the frame");
+    b.end(is_header);
+    assert_eq!((b.log.written(), b.log.durable()), (Lsn::new(1), Lsn::ZERO));
+    b.end(frame_at(3));
+    assert_eq!(b.log.written(), Lsn::new(1), "recovery stops at the gap");
+    b.end(frame_at(2));
+    assert_eq!((b.log.written(), b.log.durable(), b.syncs()), (Lsn::new(3), Lsn::ZERO, 0));
+}
+
 #[test]
 fn w2_a_frame_promises_what_was_durable_when_it_was_built() {
     let mut b = Bench::with(recovered(64, 2), LogConfig { hedge_len: 1, ..config(IMMEDIATE) });
