@@ -62,10 +62,10 @@ fn a_task_that_waits_for_space_is_dropped_and_pushes_nothing() {
     let queue = small(dir.path(), Durability::Immediate).rings(1).log_bytes_max(2 << 20).open(sink.clone()).unwrap();
     queue.pause();
     let producer = queue.producer();
-    let (mut n, mut refusals) = (0, 0);
+    let (mut last, mut n, mut refusals) = (None, 0, 0);
     while refusals < 20 {
         match producer.push_timeout(Numbered::new(0, n, 1900), Duration::from_millis(20)) {
-            Ok(_) => (n, refusals) = (n + 1, 0),
+            Ok(receipt) => (last, n, refusals) = (Some(receipt), n + 1, 0),
             Err(error) => {
                 assert!(error.is_full(), "{error}");
                 refusals += 1;
@@ -78,11 +78,15 @@ fn a_task_that_waits_for_space_is_dropped_and_pushes_nothing() {
         let waiting = pin!(producer.push_async(Numbered::new(0, n, 1900)));
         assert!(matches!(waiting.poll(&mut Context::from_waker(&task)), Poll::Pending));
     }
-    drop(task);
+    // The last one found no place, so that it does not become durable meanwhile.
+    let mut durable = Box::pin(producer.durable(last.unwrap()));
+    assert!(durable.as_mut().poll(&mut Context::from_waker(&task)).is_pending());
+    drop((durable, task));
+    // Not left to the end of the wait, which may never come.
+    assert_eq!(Arc::strong_count(&waker), 1, "a dropped wait has kept its waker");
     queue.resume();
     drain(&queue);
     assert_eq!(sink.0.len(), n as usize, "a dropped push has pushed");
-    assert_eq!(Arc::strong_count(&waker), 1);
     block_on(producer.push_async(Numbered::new(0, n, 1900))).unwrap();
     drain(&queue);
     common::assert_exactly_once_in_order(&sink.0.all(), &[n + 1]);

@@ -362,9 +362,10 @@ fn maker() {
 }
 
 /// What makes or changes a file.
-const CALLS: &str = "mkdir,mkdirat,flock,fallocate,ftruncate,pwrite64,pwritev2,fsync,fdatasync,unlinkat,renameat2";
+const CALLS: [&str; 9] =
+    ["mkdir", "mkdirat", "flock", "fallocate", "ftruncate", "pwrite64", "pwritev2", "fsync", "fdatasync"];
 
-/// Killed as it enters the n-th of these calls, for every n of every thread, until it comes to its end.
+/// Killed as a thread of it enters its n-th of these calls, for every call and every n, until it comes to its end.
 #[test]
 fn a_directory_whose_making_was_cut_off_at_any_call_opens_and_works() {
     let traced = std::process::Command::new("strace").args(["-qq", "-f", "-e", "trace=none", "true"]).output();
@@ -374,12 +375,14 @@ fn a_directory_whose_making_was_cut_off_at_any_call_opens_and_works() {
     }
     let root = tempfile::tempdir().unwrap();
     let (mut killed, mut after) = (0, 0);
-    for n in 1.. {
-        let dir = root.path().join(n.to_string());
+    let (mut calls, mut n) = (CALLS.into_iter(), 1);
+    let mut next = calls.next();
+    while let Some(call) = next {
+        let dir = root.path().join(format!("{call}-{n}"));
         let plain = command("maker", MAKER, &dir.display().to_string());
         let mut traced = std::process::Command::new("strace");
-        traced.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("trace={CALLS}")]);
-        traced.args(["-e", &format!("inject={CALLS}:signal=KILL:when={n}")]);
+        traced.args(["-qq", "-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+        traced.args(["-e", &format!("inject={call}:signal=KILL:when={n}")]);
         traced.arg(plain.get_program()).args(plain.get_args());
         plain.get_envs().for_each(|(key, value)| _ = traced.env(key, value.unwrap()));
         let mut child = Child::start(traced);
@@ -388,21 +391,23 @@ fn a_directory_whose_making_was_cut_off_at_any_call_opens_and_works() {
         let was_durable = lines.iter().any(|line| line == "durable");
         if status.success() {
             assert!(was_durable, "{errors}");
-            break;
+            (next, n) = (calls.next(), 1);
+            continue;
         }
         assert!(n < 1000, "it is killed for ever");
+        n += 1;
         (killed, after) = (killed + 1, after + i32::from(was_durable));
         let sink = Recorder::default();
         let queue = small(&dir, Durability::Immediate)
             .lock_wait(LONG)
             .open(sink.clone())
-            .unwrap_or_else(|error| panic!("call {n}: {error}"));
+            .unwrap_or_else(|error| panic!("{call} {n}: {error}"));
         drain(&queue);
         let seen = sink.0.all();
-        assert!(seen.len() <= 1 && (!was_durable || seen.len() == 1), "call {n}: {seen:?}");
+        assert!(seen.len() <= 1 && (!was_durable || seen.len() == 1), "{call} {n}: {seen:?}");
         queue.shutdown(LONG).unwrap();
         works(&dir);
     }
-    assert!(killed >= 10 && after < killed, "{killed} kills, {after} after the entry was durable");
+    assert!(killed >= 15 && after < killed, "{killed} kills, {after} after the entry was durable");
     eprintln!("{killed} kills, {after} after the entry was durable");
 }
