@@ -97,6 +97,8 @@ pub(crate) enum Notice {
     Parked(LeaseId),
     /// They cannot be parked now, and why.
     NotParked(LeaseId, String),
+    /// These LSNs, up to one past the last, are lost: no frame will bring them.
+    Lost(Lsn, Lsn),
 }
 
 /// What the flush core is asked for.

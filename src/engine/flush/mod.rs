@@ -261,6 +261,8 @@ impl Flush {
 
     /// Says that it has ended, and what it leaves behind.
     pub(crate) fn finish(&mut self) {
+        // A failure in the last step of closing has been noted by the log, and is still to be told.
+        self.take_events();
         self.publish();
         // A log that has failed has drained the rings, and counts for itself.
         if !self.drainer.is_drained() && self.log.failure().is_none() {

@@ -125,10 +125,12 @@ impl Flush {
     }
 
     /// All that was drained is durable, so the rings are durable up to where they are drained: a record
-    /// that was given up at the end of a ring is in no frame that could say so.
+    /// that was given up at the end of a ring is in no frame that could say so. What the log gave up while it
+    /// closed, because it was full, is in no frame either, and was lost.
     pub(super) fn settle_rings(&self) {
         let memory_only = self.shared.config.durability == Durability::Memory;
-        if memory_only || self.log.failure().is_some() || self.log.held() > 0 || self.log.open_records() > 0 {
+        let lacks = self.log.failure().is_some() || self.log.has_given_up();
+        if memory_only || lacks || self.log.held() > 0 || self.log.open_records() > 0 {
             return;
         }
         for (ring, drained) in (0..).zip(&self.state.drained) {

@@ -10,7 +10,7 @@
 //!
 //! A failed log passes through all of them, and writes only the cursor, if that still works.
 
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, SlotNo};
 use crate::time::Instant;
 use crate::wal::builder::FrameBuilder;
 use crate::wal::config::{Commit, Event, Room};
@@ -34,9 +34,21 @@ impl Log {
         (self.frame_len_max / 4).max(self.desk.block_len as usize)
     }
 
+    /// Says in which slots reads are in flight: none of them is used again, or removed, before they are over.
+    /// Delivery may be done with a segment while it is read: with `Spill`, from memory; or when it holds but a SKIP.
+    pub fn set_reading(&mut self, slots: impl Iterator<Item = SlotNo> + Clone) {
+        self.may_release |= self.slots.set_reading(slots);
+    }
+
     /// Nothing will be acknowledged any more: what finds no slot in a full log is given up, so that it can close.
     pub fn expect_no_acks(&mut self) {
         self.no_acks = true;
+    }
+
+    /// Whether it was closed without all that it had taken in: no slot came free for the rest.
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        self.writer.given_up().is_some()
     }
 
     /// Once closed: how many entries from `from` on found no place in a full log and were not acknowledged.
@@ -74,6 +86,11 @@ impl Log {
             // The end is a promise: what is not in the log counts only where the cursor on disk has it.
             let lsn = self.writer.placed_end().max(self.keeper.cursor_durable());
             let end = LogEnd { lsn, uid: self.writer.link() };
+            // With `Spill` a sink may have seen the numbers that were given up for want of a slot: they stay taken.
+            // Elsewhere nobody has, and a number of the park that is no entry can never be taken out of it: its
+            // cursor would stand still there, and no segment behind it come free.
+            let given_up = self.writer.given_up().filter(|_| self.desk.config.commit != Commit::Spill);
+            let next_lsn = given_up.unwrap_or(next_lsn);
             let reserved = if next_lsn > lsn.next() { next_lsn.prev() } else { Lsn::ZERO };
             return self.keeper.poll_clean(end, reserved, &mut self.desk.arena);
         }
