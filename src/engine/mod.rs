@@ -15,6 +15,8 @@
 
 pub(crate) mod clock;
 pub(crate) mod deliver;
+#[cfg(all(feature = "testing", not(loom)))]
+pub(crate) mod flag;
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
 pub(crate) mod opening;

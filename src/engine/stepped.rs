@@ -12,7 +12,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::builder::Builder;
 use crate::config::Durability;
@@ -21,6 +21,7 @@ use crate::delivery::park::ParkedEntry;
 use crate::durable::{Durable, Receipt};
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Call, Delivery, Next};
+use crate::engine::flag::Flag;
 use crate::engine::flush::{Flush, Rest};
 use crate::engine::lifecycle;
 use crate::engine::opening::{Opening, Source};
@@ -34,7 +35,6 @@ use crate::producer::Producer;
 use crate::recovery::Recovery;
 use crate::sim::{ManualClock, SimDisk};
 use crate::sink::{DynSink, Sink};
-use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Instant;
 use crate::wal::mutant::Mutants;
 
@@ -117,29 +117,6 @@ struct Close {
     fence: Receiver<Lsn>,
     last: Option<Lsn>,
     hung: bool,
-}
-
-/// A waker that can be looked at.
-#[derive(Debug, Default)]
-struct Flag(AtomicBool);
-
-impl Flag {
-    fn is_set(&self) -> bool {
-        // ORDERING: Relaxed: one thread.
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn take(&self) -> bool {
-        // ORDERING: Relaxed: one thread.
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        // ORDERING: Relaxed: one thread.
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Whether something has ended a rest of the flush core.
