@@ -238,8 +238,10 @@ impl Counters {
         let seen = Lsn::new(self.seen_lsn.read());
         let next = Lsn::new(self.next_lsn.read());
         let queued = next.since(seen).saturating_sub(holes.count(seen, next));
-        // What has left the park before the delivery thread heard that it was in: still unfinished there.
-        let early = unparked.saturating_sub(recovered_parked + parked_in);
+        // Who empties the park may be faster than the notice to delivery, which then still counts as its own what has
+        // already left the park.
+        let parked_ever = recovered_parked + parked_in;
+        let left_early = unparked.saturating_sub(parked_ever);
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
             recovered_from_rings: self.recovered_from_rings.read(),
@@ -249,11 +251,11 @@ impl Counters {
             rejected: self.rejected.read(),
             dropped: self.dropped.read(),
             delivered,
-            parked: (recovered_parked + parked_in).saturating_sub(unparked),
+            parked: parked_ever.saturating_sub(unparked),
             discarded: discarded + refused,
             redelivered,
             lost: self.lost.read(),
-            pending: (queued + unfinished.saturating_sub(in_flight)).saturating_sub(early),
+            pending: queued + unfinished.saturating_sub(in_flight).saturating_sub(left_early),
             in_flight: in_flight.min(unfinished),
             batches: self.batches.read(),
             delivery_failures: self.delivery_failures.read(),

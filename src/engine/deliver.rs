@@ -114,6 +114,8 @@ impl<T: Entry> Delivery<T> {
                     self.shared.counters.parked_in.add(parked);
                 }
                 Notice::NotParked(lease, why) => self.dispatcher.handle_park_failed(now, lease, &why),
+                // At the end of the log no frame follows that would show the gap, and somebody may wait for it.
+                Notice::Lost(first, next) => self.dispatcher.handle_skipped(first, next),
             }
         }
     }

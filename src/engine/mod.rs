@@ -16,6 +16,8 @@
 mod breaker;
 pub(crate) mod clock;
 pub(crate) mod deliver;
+#[cfg(all(feature = "testing", not(loom)))]
+pub(crate) mod flag;
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
 pub(crate) mod opening;
@@ -104,6 +106,8 @@ pub(crate) enum Notice {
     Parked(LeaseId),
     /// They cannot be parked now, and why.
     NotParked(LeaseId, String),
+    /// These LSNs, up to one past the last, are lost: no frame will bring them.
+    Lost(Lsn, Lsn),
 }
 
 /// What the flush core is asked for.

@@ -194,7 +194,11 @@ impl Opening {
         // `Spill` asks for a slot only when memory fills.
         let writes_at_once = !matches!(self.config.durability, Durability::Spill | Durability::Memory);
         if is_new && writes_at_once && !flush.await_first_slot() {
-            return Err(OpenError::NoSpace { dir: self.config.dir, need });
+            let dir = self.config.dir;
+            let failure = flush.log.failure().map(|failure| failure.error.clone());
+            return Err(
+                failure.map_or(OpenError::NoSpace { dir: dir.clone(), need }, |error| OpenError::Disk { dir, error })
+            );
         }
         Ok((flush, Start { shared, cursor, clock }))
     }
@@ -406,7 +410,7 @@ fn drive(disk: &mut dyn Disk, op: Option<(Token, Op)>, handle: impl FnOnce(Compl
 }
 
 impl Flush {
-    /// Turns until there is a slot to write into. False: there is no space for one.
+    /// Turns until there is a slot to write into. False: there is no space for one, or the disk has failed.
     fn await_first_slot(&mut self) -> bool {
         while self.log.stats().slots_free == 0 {
             // `room` tells only those who wait to write; nobody does yet.

@@ -156,6 +156,7 @@ impl Parking {
     /// Hands ops to the disk, and tells how many.
     pub(crate) fn submit(&mut self, now: Instant, disk: &mut dyn Disk) -> usize {
         let mut submitted = 0;
+        self.log.set_reading(self.reader.reading());
         while let Some((token, op)) = self.log.poll_op(now) {
             disk.submit(token, op);
             submitted += 1;
@@ -174,6 +175,7 @@ impl Parking {
                 disk.submit(token, op);
                 submitted += 1;
             }
+            self.log.set_reading(self.reader.reading());
             if !self.take_read_events() {
                 return submitted;
             }

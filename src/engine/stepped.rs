@@ -12,7 +12,7 @@ use crate::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::builder::Builder;
 use crate::config::Durability;
@@ -21,6 +21,7 @@ use crate::delivery::park::ParkedEntry;
 use crate::durable::{Durable, Receipt};
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Call, Delivery, Next};
+use crate::engine::flag::Flag;
 use crate::engine::flush::{Flush, Rest};
 use crate::engine::lifecycle;
 use crate::engine::opening::{Opening, Source};
@@ -34,7 +35,6 @@ use crate::producer::Producer;
 use crate::recovery::Recovery;
 use crate::sim::{ManualClock, SimDisk};
 use crate::sink::{DynSink, Sink};
-use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::time::Instant;
 use crate::wal::mutant::Mutants;
 
@@ -45,11 +45,21 @@ pub struct SteppedSettings {
     pub seed: u64,
     /// Its clock.
     pub clock: ManualClock,
-    /// The length of a segment, if it is to be shorter than a [`Builder`] allows: so that a short history goes round
-    /// the slots. It must hold the longest frame and four blocks.
-    pub segment_len: Option<u64>,
+    /// A store smaller than a [`Builder`] allows.
+    pub store: Option<SmallStore>,
     /// Rules that are switched off.
     pub mutants: Mutants,
+}
+
+/// So small that a short history goes round the slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SmallStore {
+    /// The length of a segment, a multiple of 64 KiB. It must hold the longest frame and four blocks.
+    pub segment_len: u64,
+    /// Most segments of the log.
+    pub slots: u32,
+    /// Most segments of the park.
+    pub park_slots: u32,
 }
 
 /// What a turn of delivery has come to.
@@ -109,21 +119,11 @@ struct Close {
     hung: bool,
 }
 
-/// A waker that can be looked at.
-#[derive(Debug, Default)]
-struct Flag(AtomicBool);
-
-impl Flag {
-    fn take(&self) -> bool {
-        // ORDERING: Relaxed: one thread.
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        // ORDERING: Relaxed: one thread.
-        self.0.store(true, Ordering::Relaxed);
+/// Whether something has ended a rest of the flush core.
+fn is_over(rest: &Rest, since: Instant, now: Instant, machine: &SimDisk) -> bool {
+    match rest {
+        Rest::No | Rest::Look => true,
+        Rest::Sleep(timeout) => machine.ends_wait() || timeout.is_some_and(|time| since + time <= now),
     }
 }
 
@@ -143,7 +143,11 @@ impl<T: Entry> SteppedQueue<T> {
     ) -> Result<Self, OpenError> {
         let mut config = builder.config;
         config.check()?;
-        config.segment_len = settings.segment_len.unwrap_or(config.segment_len);
+        if let Some(SmallStore { segment_len, slots, park_slots }) = settings.store {
+            config.segment_len = segment_len;
+            config.log_bytes_max = segment_len * u64::from(slots);
+            config.park_bytes_max = segment_len * u64::from(park_slots);
+        }
         let sink: Box<dyn DynSink<T>> = Box::new(sink);
         let opening = Opening {
             source: Source::Given(Box::new(machine.connect().expect("no other process runs on the machine"))),
@@ -186,14 +190,10 @@ impl<T: Entry> SteppedQueue<T> {
         let Some(core) = &mut self.core else {
             return false;
         };
-        let rung = self.machine.take_wake();
-        let is_awake = match self.rest {
-            Rest::No | Rest::Look => true,
-            Rest::Sleep(timeout) => rung || timeout.is_some_and(|time| self.rests_since + time <= self.clock.now()),
-        };
-        if !is_awake {
+        if !is_over(&self.rest, self.rests_since, self.clock.now(), &self.machine) {
             return false;
         }
+        self.machine.answer_doorbell();
         core.wait(std::mem::replace(&mut self.rest, Rest::No).over());
         if core.is_over() {
             core.finish();
@@ -326,6 +326,19 @@ impl<T> SteppedQueue<T> {
     #[must_use]
     pub fn closing(&self) -> Option<Closing> {
         self.close.as_ref().map(|close| close.at)
+    }
+
+    /// Whether the flush core or delivery would turn now. A batch that is out does not count.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        let now = self.clock.now();
+        let core = self.core.is_some() && is_over(&self.rest, self.rests_since, now, &self.machine);
+        let sink = match self.sink {
+            SinkState::Awake => true,
+            SinkState::Rests(until) => self.woken.is_set() || until.is_some_and(|until| until <= now),
+            SinkState::Out(..) | SinkState::Ended => false,
+        };
+        core || sink
     }
 
     /// Whether the flush core has ended.

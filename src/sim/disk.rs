@@ -218,12 +218,17 @@ impl SimDisk {
         self.0.world.lock().fuse = Some(Fuse { ops, death });
     }
 
-    /// Whoever waits in `complete` would be woken: something has completed, or the doorbell has rung since the
-    /// last look.
+    /// Whether something ends a wait in `complete`: a completion, or the doorbell, which has rung since it was
+    /// last [answered](Self::answer_doorbell).
     #[must_use]
-    pub fn take_wake(&self) -> bool {
-        let mut world = self.0.world.lock();
-        std::mem::take(&mut world.rung) || !world.ready.is_empty()
+    pub fn ends_wait(&self) -> bool {
+        let world = self.0.world.lock();
+        world.rung || !world.ready.is_empty()
+    }
+
+    /// Whoever waited looks after what rang.
+    pub fn answer_doorbell(&self) {
+        self.0.world.lock().rung = false;
     }
 
     /// Every op in flight may end now, however late it was to be.

@@ -41,7 +41,7 @@ mod history;
 mod prng;
 mod world;
 
-pub use crate::engine::stepped::{Closing, SinkTurn, SteppedQueue, SteppedSettings};
+pub use crate::engine::stepped::{Closing, SinkTurn, SmallStore, SteppedQueue, SteppedSettings};
 pub use clock::ManualClock;
 pub use disk::{DiskKind, Mode, SimDisk, SimSettings};
 pub use driver::{InUse, SimDriver};

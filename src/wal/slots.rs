@@ -70,6 +70,8 @@ pub(super) struct Slots {
     removing: Option<(u32, SlotNo)>,
     retry_at: Option<Instant>,
     number: u32,
+    /// Slots with reads in flight: not used again before those are over.
+    reading: Vec<SlotNo>,
 }
 
 impl Slots {
@@ -85,6 +87,7 @@ impl Slots {
             removing: None,
             retry_at: None,
             number: 0,
+            reading: Vec::with_capacity(4),
         };
         for slot in &recovered.unprepared {
             slots.set(*slot, Slot::Unprepared);
@@ -148,12 +151,22 @@ impl Slots {
         *open = Some(last);
     }
 
-    /// Frees every slot whose entries all lie at or below `limit` and that is not `busy`.
+    /// Says which slots are being read. True: that is news.
+    pub(super) fn set_reading(&mut self, slots: impl Iterator<Item = SlotNo> + Clone) -> bool {
+        let is_news = !self.reading.iter().copied().eq(slots.clone());
+        if is_news {
+            self.reading.clear();
+            self.reading.extend(slots);
+        }
+        is_news
+    }
+
+    /// Frees every slot whose entries all lie at or below `limit` and that is neither read nor `busy`.
     pub(super) fn release(&mut self, limit: Lsn, busy: impl Fn(SlotNo) -> bool, segments: &mut SegmentTable) {
         for (at, state) in self.slots.iter_mut().enumerate() {
             if let Slot::Live { uid, last: Some(last) } = *state
                 && last <= limit
-                && u32::try_from(at).is_ok_and(|slot| !busy(SlotNo(slot)))
+                && u32::try_from(at).is_ok_and(|slot| !busy(SlotNo(slot)) && !self.reading.contains(&SlotNo(slot)))
             {
                 *state = Slot::Free;
                 segments.remove(uid);

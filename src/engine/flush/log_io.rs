@@ -1,6 +1,7 @@
 //! Between the logs and the disk: ops out, completions and events back, and what was let go read back.
 
 use crate::config::OnCorruption;
+use crate::engine::Notice;
 use crate::time::Instant;
 use crate::wal::frame::Frame;
 use crate::wal::log::{Event, Room};
@@ -14,6 +15,7 @@ const READ_AHEAD_FRAMES: usize = 256;
 
 impl Flush {
     pub(super) fn submit(&mut self, now: Instant) {
+        self.log.set_reading(self.reader.reading());
         while let Some((token, op)) = self.log.poll_op(now) {
             self.disk.submit(token, op);
             self.state.in_flight += 1;
@@ -21,6 +23,7 @@ impl Flush {
         self.state.in_flight += self.parking.submit(now, &mut *self.disk);
         if self.window.is_lagging() && !self.state.read_halted {
             self.submit_reads();
+            self.log.set_reading(self.reader.reading());
         }
     }
 
@@ -136,6 +139,8 @@ impl Flush {
                         self.shared.counters.lost.add(lost);
                         self.window.skip_to(next);
                         self.reader.skip(&corruption);
+                        self.shared.notices.push(Notice::Lost(corruption.first, next));
+                        self.shared.wake_delivery();
                     } else {
                         self.halt_reading(&format!(
                             "{corruption}; open with `on_corruption(Quarantine)` to go on behind them"

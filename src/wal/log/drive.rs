@@ -11,7 +11,7 @@
 //! A failed log passes through all of them, and writes only the cursor and a reservation of LSNs, if that
 //! still works.
 
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, SlotNo};
 use crate::schema::Schema;
 use crate::time::Instant;
 use crate::wal::builder::FrameBuilder;
@@ -55,15 +55,21 @@ impl Log {
         true
     }
 
+    /// Says in which slots reads are in flight: none of them is used again, or removed, before they are over.
+    /// Delivery may be done with a segment while it is read: with `Spill`, from memory; or when it holds but a SKIP.
+    pub fn set_reading(&mut self, slots: impl Iterator<Item = SlotNo> + Clone) {
+        self.may_release |= self.slots.set_reading(slots);
+    }
+
     /// Nothing will be acknowledged any more: what finds no slot in a full log is given up, so that it can close.
     pub fn expect_no_acks(&mut self) {
         self.no_acks = true;
     }
 
-    /// Whether something found no place in a full log while it closed: nobody may take that for durable.
+    /// Whether it was closed without all that it had taken in: no slot came free for the rest.
     #[must_use]
-    pub const fn has_given_up(&self) -> bool {
-        self.gave_up
+    pub fn has_given_up(&self) -> bool {
+        self.writer.given_up().is_some()
     }
 
     /// Once closed: how many entries from `from` on found no place in a full log and were not acknowledged.
@@ -112,6 +118,11 @@ impl Log {
             // The end is a promise: what is not in the log counts only where the cursor on disk has it.
             let lsn = self.writer.placed_end().max(self.keeper.cursor_durable());
             let end = LogEnd { lsn, uid: self.writer.link() };
+            // With `Spill` a sink may have seen the numbers that were given up for want of a slot: they stay taken.
+            // Elsewhere nobody has, and a number of the park that is no entry can never be taken out of it: its
+            // cursor would stand still there, and no segment behind it come free.
+            let given_up = self.writer.given_up().filter(|_| self.desk.config.commit != Commit::Spill);
+            let next_lsn = given_up.unwrap_or(next_lsn);
             let reserved = if next_lsn > lsn.next() { next_lsn.prev() } else { Lsn::ZERO };
             return self.keeper.poll_clean(end, reserved, &mut self.desk.arena);
         }
@@ -210,7 +221,6 @@ impl Log {
         let failed = self.failure.is_some();
         if self.phase == Phase::Flushing && !failed && self.is_full_for_good() {
             self.writer.give_up_unplaced();
-            self.gave_up = true;
         }
         if self.phase == Phase::Flushing && (failed || self.writer.held() == 0 && self.writer.is_idle()) {
             if !failed {

@@ -79,7 +79,6 @@ pub struct Log {
     phase: Phase,
     /// No ack will come any more.
     no_acks: bool,
-    gave_up: bool,
     failure: Option<LogFailure>,
     /// Whether a write of cursor or META has failed.
     keeper_failed: bool,
@@ -133,7 +132,6 @@ impl Log {
             spare_runs: Vec::new(),
             phase: Phase::Open,
             no_acks: false,
-            gave_up: false,
             failure: None,
             keeper_failed: false,
             outstanding: 0,

@@ -181,7 +181,7 @@ impl Reader {
         }
         let mut block = pool.take()?;
         block.truncate(len);
-        let number = self.reads.number();
+        let number = self.reads.number(at.slot);
         if let Some(read) = self.reads.wanted() {
             read.bytes = Bytes::InFlight(number);
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::lsn::SlotNo;
 use crate::wal::block::Block;
 use crate::wal::op::{Completion, DiskError, Output};
 use crate::wal::recovery::fetch::is_bad_medium;
@@ -48,6 +49,8 @@ pub(super) struct Reads {
     reads: VecDeque<Read>,
     /// Reads whose bytes are not wanted any more.
     dropped: Vec<u32>,
+    /// The slots of all that are with the disk, dropped or not.
+    slots: Vec<(u32, SlotNo)>,
     number: u32,
 }
 
@@ -70,15 +73,17 @@ impl Reads {
         self.reads.iter_mut().find(|read| matches!(read.bytes, Bytes::Wanted))
     }
 
-    /// A number for a token.
-    pub(super) const fn number(&mut self) -> u32 {
+    /// A number for the token of a read in this slot.
+    pub(super) fn number(&mut self, slot: SlotNo) -> u32 {
         self.number = self.number.wrapping_add(1);
+        self.slots.push((self.number, slot));
         self.number
     }
 
     /// Takes a read's completion. What a bad medium cannot give back is asked again block by block.
     pub(super) fn handle_completion(&mut self, completion: Completion) -> Result<(), DiskError> {
         let number = completion.token.number;
+        self.slots.retain(|(flies, _)| *flies != number);
         if let Some(i) = self.dropped.iter().position(|dropped| *dropped == number) {
             self.dropped.swap_remove(i);
             return Ok(());
@@ -158,5 +163,10 @@ impl super::Reader {
     #[must_use]
     pub fn held(&self) -> usize {
         self.reads.held()
+    }
+
+    /// The slots that the disk is reading for it, also where it has left the segment meanwhile.
+    pub fn reading(&self) -> impl Iterator<Item = SlotNo> + Clone {
+        self.reads.slots.iter().map(|(_, slot)| *slot)
     }
 }

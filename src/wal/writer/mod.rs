@@ -159,6 +159,8 @@ pub(super) struct Writer {
     group: group::Group,
     /// A frame could not be placed for want of a slot.
     starved: bool,
+    /// The first that was taken in and will never be written.
+    given_up: Option<Lsn>,
     idle_since: Instant,
 }
 
@@ -193,6 +195,7 @@ impl Writer {
             number: 0,
             group: group::Group::default(),
             starved: false,
+            given_up: None,
             idle_since: Instant::START,
         }
     }
@@ -215,6 +218,10 @@ impl Writer {
 
     pub(super) fn link(&self) -> SegmentUid {
         self.link
+    }
+
+    pub(super) fn given_up(&self) -> Option<Lsn> {
+        self.given_up
     }
 
     pub(super) fn is_starved(&self) -> bool {
@@ -367,6 +374,7 @@ impl Writer {
 
     /// Gives up what has no place and will get none: how far it goes stays taken.
     pub(super) fn give_up_unplaced(&mut self) {
+        self.given_up = self.given_up.or_else(|| self.queue.iter().chain(&self.held).next().map(|first| first.first));
         self.queue.clear();
         self.held.clear();
         self.starved = false;

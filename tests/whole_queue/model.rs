@@ -1,0 +1,305 @@
+//! What must hold, as a model that knows only what was pushed, what was told durable, and what the sink did.
+//!
+//! | | invariant | here |
+//! |---|---|---|
+//! | I1 | what was told durable and is not done is delivered, with its bytes | `finish`, `shown` |
+//! | I2 | in the order of LSNs, and of each producer, without a gap | `shown` |
+//! | I3 | nothing that was not pushed; no number for two entries | `shown` |
+//! | I4 | what is done comes again only above the durable cursor, and after a death | `shown`, `cursor` |
+//! | I5 | what rots is told, or was above every promise | `finish` |
+//! | I7 | after a failure nothing more is told durable | `told`, `gauges` |
+//!
+//! I6 (nobody waits for ever), I8 (opening twice finds the same) and I9 (disk use) are watched in `world`.
+
+use std::collections::BTreeMap;
+
+use ringwal::{Metrics, Shutdown};
+
+use super::item::Item;
+
+/// An invariant that does not hold, or a panic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broken(pub String);
+
+pub type Check<T = ()> = Result<T, Broken>;
+
+/// `Err` with a text.
+macro_rules! broken {
+    ($($text:tt)*) => { return Err($crate::whole_queue::model::Broken(format!($($text)*))) };
+}
+pub(crate) use broken;
+
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub lane: u32,
+    /// Its place among the entries of its lane.
+    at: usize,
+    /// The life in which it was pushed; 0: it was not taken.
+    life: u32,
+    told: bool,
+    poison: bool,
+    /// The lives in which it was last shown and acknowledged; 0 for none.
+    shown: u32,
+    acked: u32,
+    /// It was acknowledged, and the cursor that says so is durable.
+    settled: bool,
+    /// It has left the park.
+    unparked: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Model {
+    pub entries: Vec<Known>,
+    /// Ids of each lane, in the order of the pushes; and up to where the sink has seen them.
+    lanes: BTreeMap<u32, (Vec<u64>, usize)>,
+    /// Which entry a number names, of all lives; and of those that count for one life only.
+    by_lsn: BTreeMap<u64, u64>,
+    now: BTreeMap<u64, u64>,
+    /// Shown in this life and not finished.
+    open: BTreeMap<u64, u64>,
+    pub life: u32,
+    /// Of this life: entries pushed, acknowledged; the greatest number shown.
+    pub accepted: u64,
+    pub acked: u64,
+    last_lsn: u64,
+    /// The greatest durable cursor that was told, over all lives.
+    cursor: u64,
+    durable: u64,
+    /// Of this life: what the log had promised when it failed.
+    failed: Option<u64>,
+    /// Memory: numbers count for one life only.
+    pub forgets: bool,
+    /// The sink stores numbers with its data.
+    pub committed: bool,
+    /// Something has rotted; and since then so many entries were reported as lost, or a torn tail.
+    pub rotted: bool,
+    pub reported: u64,
+    /// Of this life: how many delivery has met.
+    lost: u64,
+    pub torn: bool,
+}
+
+impl Model {
+    pub fn begin_life(&mut self) {
+        self.life += 1;
+        (self.accepted, self.acked, self.last_lsn, self.durable, self.lost) = (0, 0, 0, 0, 0);
+        self.failed = None;
+        self.now.clear();
+        self.open.clear();
+        if self.forgets {
+            self.by_lsn.clear();
+            self.cursor = 0;
+        }
+    }
+
+    pub const fn next_id(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// An entry that is about to be pushed: each attempt has an id of its own.
+    pub fn new_item(&mut self, lane: u32, len: usize, poison: bool) -> Item {
+        let id = self.next_id();
+        self.entries.push(Known {
+            lane,
+            at: 0,
+            life: 0,
+            told: false,
+            poison,
+            shown: 0,
+            acked: 0,
+            settled: false,
+            unparked: false,
+        });
+        Item::new(id, lane, len, poison)
+    }
+
+    /// The queue has taken it.
+    pub fn pushed(&mut self, id: u64) {
+        let known = &mut self.entries[id as usize];
+        let (ids, _) = self.lanes.entry(known.lane).or_default();
+        known.at = ids.len();
+        known.life = self.life;
+        ids.push(id);
+        self.accepted += 1;
+    }
+
+    pub fn is_pushed(&self, id: u64) -> bool {
+        self.entries.get(id as usize).is_some_and(|known| known.life > 0)
+    }
+
+    /// The entry and all that this life's producers of its lane pushed before it were told durable.
+    pub fn told(&mut self, id: u64, after_failure: bool) -> Check {
+        if after_failure {
+            broken!("I7: entry {id} was told durable after the log had failed");
+        }
+        let known = &self.entries[id as usize];
+        let (lane, at, life) = (known.lane, known.at, known.life);
+        for id in self.lanes[&lane].0[..=at].iter().rev() {
+            let known = &mut self.entries[*id as usize];
+            if known.life != life || known.told {
+                break;
+            }
+            known.told = true;
+        }
+        Ok(())
+    }
+
+    /// Everything that was pushed in this life is on disk.
+    pub fn all_told(&mut self) {
+        let life = self.life;
+        self.entries.iter_mut().filter(|known| known.life == life).for_each(|known| known.told = true);
+    }
+
+    /// The sink was given this.
+    pub fn shown(&mut self, lsn: u64, item: &Item) -> Check {
+        let id = item.id;
+        let Some(known) = self.entries.get(id as usize).filter(|known| known.life > 0).cloned() else {
+            broken!("I3: the sink got {item:?}, LSN {lsn}, which nobody pushed");
+        };
+        if !item.whole || item.lane != known.lane || known.poison {
+            broken!("I1: the sink got {item:?}, LSN {lsn}, with other bytes than were pushed");
+        }
+        if lsn <= self.cursor {
+            broken!("I4: entry {id}, LSN {lsn}, came again below the durable cursor {}", self.cursor);
+        }
+        if known.acked == self.life || known.settled || self.committed && known.acked > 0 {
+            broken!("I4: entry {id}, LSN {lsn}, came again after it was acknowledged (in life {})", known.acked);
+        }
+        match self.now.get(&lsn) {
+            Some(named) if *named == id => {}
+            Some(named) => broken!("I3: LSN {lsn} names entries {named} and {id} in one life"),
+            None => {
+                if lsn <= self.last_lsn {
+                    broken!("I2: LSN {lsn} was shown after {}", self.last_lsn);
+                }
+                self.last_lsn = lsn;
+                self.now.insert(lsn, id);
+                // What the log never numbered is delivered from memory: those numbers may come again.
+                let counts = self.failed.is_none_or(|durable| lsn <= durable);
+                if counts && !self.rotted {
+                    let named = *self.by_lsn.entry(lsn).or_insert(id);
+                    if named != id {
+                        broken!("I3: LSN {lsn} named entry {named}, and now {id}");
+                    }
+                }
+            }
+        }
+        self.open.insert(lsn, id);
+        self.entries[id as usize].shown = self.life;
+        self.no_gap(id)
+    }
+
+    /// What the same producer pushed before it in the same life has been shown before it, or gone its way.
+    fn no_gap(&mut self, id: u64) -> Check {
+        let known = &self.entries[id as usize];
+        let (life, at) = (known.life, known.at);
+        let (ids, passed) = self.lanes.get_mut(&known.lane).expect("it has a lane");
+        for before in &ids[(*passed).min(at)..at] {
+            let before_it = &self.entries[*before as usize];
+            let gone = before_it.shown > 0 || before_it.poison || before_it.unparked;
+            if !gone && !self.rotted && (before_it.life == life || before_it.told) {
+                broken!("I2: entry {id} overtakes entry {before}, which its producer pushed before it");
+            }
+        }
+        *passed = (*passed).max(at + 1);
+        Ok(())
+    }
+
+    pub fn acked(&mut self, lsn: u64, item: &Item) {
+        self.open.remove(&lsn);
+        self.entries[item.id as usize].acked = self.life;
+        self.acked += 1;
+    }
+
+    /// It may be parked now, or done.
+    pub fn may_be_done(&mut self, lsn: u64) {
+        self.open.remove(&lsn);
+    }
+
+    pub fn unparked(&mut self, id: u64) {
+        self.entries[id as usize].unparked = true;
+    }
+
+    /// The log has failed, at the latest now.
+    pub fn failed_at(&mut self, durable: u64) {
+        self.failed.get_or_insert(durable);
+    }
+
+    /// What the queue shows of itself, after each step.
+    pub fn gauges(&mut self, metrics: &Metrics, failed: bool, ended: bool) -> Check {
+        let (durable, cursor) = (metrics.durable_lsn.number(), metrics.cursor_lsn.number());
+        if metrics.accounted() != metrics.came_in() {
+            broken!(
+                "the counts do not add up: {} accounted, {} came in: {metrics:?}",
+                metrics.accounted(),
+                metrics.came_in()
+            );
+        }
+        if metrics.delivered != self.acked {
+            broken!("{} delivered, but the sink acknowledged {}", metrics.delivered, self.acked);
+        }
+        // What is left in the rings at the end is counted by `closed`.
+        let counted = metrics.ring_bytes == 0 && !ended;
+        if counted && metrics.pushed != self.accepted || metrics.pushed > self.accepted {
+            broken!("{} pushed, but {} were accepted", metrics.pushed, self.accepted);
+        }
+        if durable < self.durable {
+            broken!("the durable LSN fell from {} to {durable}", self.durable);
+        }
+        // The cursor may go on: it says what the sink did, which nothing can undo.
+        if let Some(was) = self.failed.filter(|was| durable > *was) {
+            broken!("I7: after the failure durable went from {was} to {durable}");
+        }
+        if let Some((lsn, id)) = self.open.range(..=cursor).next() {
+            broken!("I4: the cursor says {cursor}, but the sink has not finished LSN {lsn}, entry {id}");
+        }
+        self.reported += metrics.lost.saturating_sub(self.lost);
+        self.lost = metrics.lost;
+        self.durable = durable;
+        if failed {
+            self.failed_at(durable);
+        }
+        self.cursor = self.cursor.max(cursor);
+        Ok(())
+    }
+
+    /// What a shutdown says of itself adds up.
+    pub fn shut(&self, state: &Shutdown, metrics: &Metrics) -> Check {
+        if state.delivered != self.acked {
+            broken!("closing tells {} delivered, the sink acknowledged {}", state.delivered, self.acked);
+        }
+        let left = metrics.pending + metrics.in_flight + self.accepted - metrics.pushed;
+        if state.left_in_log + state.lost != left {
+            broken!("closing tells {state:?}, but {left} entries have not had their exit: {metrics:?}");
+        }
+        Ok(())
+    }
+
+    /// The queue was closed in order: what was acknowledged stays so.
+    pub fn closed(&mut self) {
+        let life = self.life;
+        for known in self.entries.iter_mut().filter(|known| known.acked == life) {
+            known.settled = true;
+        }
+    }
+
+    /// At the end: each entry that was told durable has had its exit. How many were lost to rot.
+    pub fn finish(&self, parked: &[u64]) -> Check<u64> {
+        let lost: Vec<u64> = (0..)
+            .zip(&self.entries)
+            .filter(|(id, known)| known.told && known.acked == 0 && !known.unparked && !parked.contains(id))
+            .map(|(id, _)| id)
+            .collect();
+        let excused = self.rotted && (self.torn || lost.len() as u64 <= self.reported);
+        if !lost.is_empty() && !excused {
+            broken!(
+                "{}: {} entries were told durable and are lost, {} were reported; the first are {:?}",
+                if self.rotted { "I5" } else { "I1" },
+                lost.len(),
+                self.reported,
+                &lost[..lost.len().min(8)]
+            );
+        }
+        Ok(lost.len() as u64)
+    }
+}
