@@ -161,7 +161,7 @@ impl Opening {
         let window = Window::new(window_start, log.durable());
         let count = rings.count();
         let shared =
-            Arc::new(Shared::new(self.config.clone(), rings, counters, holes, recovery, first, Status::default()));
+            Arc::new(Shared::new(self.config.clone(), rings, counters, holes, recovery, first, Status::at(clock)));
         let mut flush = Flush {
             shared: Arc::clone(&shared),
             disk,
