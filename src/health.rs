@@ -1,6 +1,7 @@
 //! How a queue is doing, with reasons.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::delivery::breaker::BreakerState;
 
@@ -43,6 +44,8 @@ pub enum Concern {
     LogCorrupt(String),
     /// The log has reached `log_bytes_max`, or the disk is full; pushes wait or are refused.
     LogFull(String),
+    /// The disk has not completed a write for so long; pushes wait or are refused when their rings are full.
+    DiskSilent(Duration),
     /// The platform does not give all that was asked for: io_uring, direct I/O, a durable file system.
     Platform(String),
     /// The sink keeps refusing; the number of attempts so far.
@@ -65,6 +68,9 @@ impl fmt::Display for Concern {
             Self::LogFailed(why) => write!(f, "the log has failed: {why}; close the queue and open it again"),
             Self::LogCorrupt(why) => write!(f, "delivery has halted: {why}"),
             Self::LogFull(why) => write!(f, "no room in the log: {why}"),
+            Self::DiskSilent(time) => {
+                write!(f, "the disk has not completed a write for {} s", time.as_secs())
+            }
             Self::Platform(note) => f.write_str(note),
             Self::SinkFailing(attempts) => write!(f, "the sink has refused a batch {attempts} times"),
             Self::Breaker(state) => write!(f, "the breaker is {state}: the sink kept failing"),

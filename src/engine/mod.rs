@@ -39,6 +39,7 @@ use crate::config::{Config, Durability};
 use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::engine::clock::Clock;
 use crate::error::LogError;
 use crate::health::{Concern, Health};
 use crate::lsn::Lsn;
@@ -53,6 +54,8 @@ use crate::wal::frame::Frame;
 use crate::wal::op::DiskError;
 use crate::watermark::Watermark;
 
+/// After so long without an answer of the disk health says so: longer than a busy disk takes.
+const DISK_SILENT: Duration = Duration::from_secs(2);
 /// Frames on their way from the flush core to the delivery thread.
 const HANDED_FRAMES_MAX: usize = 64;
 
@@ -318,6 +321,7 @@ impl Shared {
         if self.rings.is_closed() && failed.is_empty() {
             failed.push(Concern::Closed);
         }
+        degraded.extend(self.status.silent_for(self.counters.waiting_since.read()).map(Concern::DiskSilent));
         degraded.extend(self.status.concerns());
         let metrics = self.metrics();
         if metrics.breaker != BreakerState::Closed {
@@ -341,6 +345,7 @@ impl Shared {
 /// What has gone wrong, for health and for those who wait.
 #[derive(Debug, Default)]
 pub(crate) struct Status {
+    clock: Option<Clock>,
     failure: OnceLock<Arc<DiskError>>,
     corruption: OnceLock<Arc<str>>,
     log_room: Mutex<Option<String>>,
@@ -355,6 +360,16 @@ pub(crate) struct Status {
 }
 
 impl Status {
+    pub(crate) fn at(clock: Clock) -> Self {
+        Self { clock: Some(clock), ..Self::default() }
+    }
+
+    /// How long the disk has been silent, when the oldest write that it has was submitted then.
+    fn silent_for(&self, since: u64) -> Option<Duration> {
+        let silent = self.clock.as_ref()?.now().since(crate::time::Instant::from_nanos(since));
+        (since > 0 && silent >= DISK_SILENT).then_some(silent)
+    }
+
     pub(crate) fn failure(&self) -> Option<&Arc<DiskError>> {
         self.failure.get()
     }

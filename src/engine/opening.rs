@@ -173,8 +173,15 @@ impl Opening {
         };
         let window = Window::new(window_start, log.durable());
         let count = rings.count();
-        let shared =
-            Arc::new(Shared::new(self.config.clone(), rings, counters, holes, recovery, first, Status::default()));
+        let shared = Arc::new(Shared::new(
+            self.config.clone(),
+            rings,
+            counters,
+            holes,
+            recovery,
+            first,
+            Status::at(clock.clone()),
+        ));
         let mut flush = Flush {
             shared: Arc::clone(&shared),
             disk,

@@ -36,7 +36,7 @@ pub(super) struct Dir {
     pub(super) align: usize,
     pub(super) read_only: bool,
     /// Held until the last user of the directory is gone.
-    pub(super) _lock: Option<Lock>,
+    pub(super) lock: Option<Lock>,
 }
 
 impl Dir {

@@ -8,13 +8,17 @@
 //! `LOCK` alone would not do: whoever removes it while its holder lives lets a second one in. The directory
 //! alone would not either: not every file system locks directories (NFS does not).
 //!
-//! The kernel gives the lock up when the last descriptor of it is closed, so a killed process leaves
-//! none behind. Two things could keep it longer, and both are closed off:
+//! The kernel gives the lock up when the last one that has the open file lets go of it, so a killed process leaves
+//! none behind. Who could have it longer:
 //!
 //! | who                              | what is done                                        |
 //! |----------------------------------|-----------------------------------------------------|
 //! | a program that a child executes  | `O_CLOEXEC`                                         |
 //! | a child that only forks          | a handler of `fork` closes the child's descriptor   |
+//! | a ring of io_uring               | wanted: it is registered there, and kept until the ring's last write has ended |
+//!
+//! The last one matters: the kernel does not wait for a killed process's writes before it closes its files, and
+//! such a write may land where the next owner has stored something since.
 //!
 //! The pid in the file is for people. Nothing is decided by it.
 
@@ -123,11 +127,18 @@ fn read_pid(fd: &OwnedFd) -> Option<u32> {
     std::str::from_utf8(&text[..len]).ok()?.trim().parse().ok()
 }
 
-/// The descriptors that a forked child closes.
-mod in_children {
+impl Lock {
+    /// For who has to keep the lock as long as its writes may land.
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// The descriptors that a forked child closes: of locks, and of rings, which keep locks.
+pub(super) mod in_children {
     use super::{Once, RawFd};
 
-    /// Locks of one process beyond this number are not closed in its children; a queue has two.
+    /// Locks and rings of one process beyond this number are not closed in its children.
     const LOCKS_MAX: usize = 512;
 
     #[cfg(not(any(loom, shuttle)))]
@@ -146,7 +157,7 @@ mod in_children {
     }
 
     #[cfg(not(any(loom, shuttle)))]
-    pub(super) fn close_after_fork(fd: RawFd) {
+    pub(in crate::io) fn close_after_fork(fd: RawFd) {
         static HANDLER: Once = Once::new();
         // The handler does nothing but close descriptors, which may be done in a forked child of a process
         // with threads.
@@ -155,7 +166,7 @@ mod in_children {
     }
 
     #[cfg(not(any(loom, shuttle)))]
-    pub(super) fn forget(fd: RawFd) {
+    pub(in crate::io) fn forget(fd: RawFd) {
         replace(fd, -1);
     }
 
@@ -165,8 +176,8 @@ mod in_children {
             // ORDERING: Relaxed: a child has one thread.
             let fd = slot.swap(-1, crate::sync::atomic::Ordering::Relaxed);
             if fd >= 0 {
-                // SAFETY: the table holds descriptors of held locks only, and `Lock::drop` never
-                // closes one in a child.
+                // SAFETY: the table holds descriptors of held locks and of rings only, and a child neither
+                // uses nor closes one otherwise.
                 unsafe { libc::close(fd) };
             }
         }
@@ -174,10 +185,10 @@ mod in_children {
 
     /// Loom's atomics cannot be static, and its models open no directory.
     #[cfg(any(loom, shuttle))]
-    pub(super) fn close_after_fork(_: RawFd) {
+    pub(in crate::io) fn close_after_fork(_: RawFd) {
         let _ = (LOCKS_MAX, Once::new());
     }
 
     #[cfg(any(loom, shuttle))]
-    pub(super) fn forget(_: RawFd) {}
+    pub(in crate::io) fn forget(_: RawFd) {}
 }

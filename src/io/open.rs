@@ -75,7 +75,7 @@ pub fn open(dir: &Path, config: IoConfig) -> Result<Opened, IoOpenError> {
     let choice = choose(config.choice, &mut report)?;
     let align = usize::try_from(report.block_len_min).unwrap_or(usize::MAX);
     let path = dir.to_path_buf();
-    let dir = Dir { path, fd, direct: report.direct, align, read_only: config.read_only, _lock: lock };
+    let dir = Dir { path, fd, direct: report.direct, align, read_only: config.read_only, lock };
     Ok(Opened { dir: Arc::new(dir), choice, report })
 }
 

@@ -3,7 +3,7 @@
 //! | question                     | who answers            | if nobody does            |
 //! |------------------------------|------------------------|---------------------------|
 //! | which file system            | `statfs`               | its number                |
-//! | does anything survive here   | its name               | yes                       |
+//! | does anything survive here   | its name, and options  | yes                       |
 //! | past the page cache, aligned | `STATX_DIOALIGN`       | no: through the page cache |
 //! | physical block               | `/sys/dev/block`       | 4096                      |
 //! | longest file                 | `RLIMIT_FSIZE`         |                           |
@@ -36,8 +36,22 @@ pub(super) fn probe(dir: BorrowedFd<'_>, sample: Option<&str>) -> Result<Probed,
     // The type of the field differs between architectures; the numbers fit 32 bits.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a magic number has 32 bits")]
     let magic = rustix::fs::fstatfs(dir)?.f_type as u32;
-    let (file_system, durable, note) = file_system(magic);
+    let (file_system, mut durable, note) = file_system(magic);
     let mut notes: Vec<String> = note.into_iter().map(str::to_owned).collect();
+    match mounted(dir).as_deref().and_then(unsafe_option) {
+        Some(Unsafe::Volatile) => {
+            durable = false;
+            notes.push(
+                "it is mounted `volatile`: syncs do nothing, and nothing here survives a loss of power".to_owned(),
+            );
+        }
+        Some(Unsafe::NoBarrier) => notes.push(
+            "it is mounted without barriers: syncs do not reach through the device's cache, and unless that has a \
+             battery nothing is safe from a loss of power; mount it with `barrier=1`"
+                .to_owned(),
+        ),
+        None => {}
+    }
 
     let align = sample.and_then(|name| direct_align(dir, name));
     let mut block_len_min = physical_block(dir).unwrap_or(BLOCK_LEN_DEFAULT).max(BLOCK_LEN_LEAST);
@@ -97,6 +111,40 @@ pub(super) fn not_in_memory(magic: u32) -> Option<String> {
     (!IN_MEMORY.contains(&magic)).then(|| file_system(magic).0)
 }
 
+/// A mount option that takes the meaning from a sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Unsafe {
+    /// overlayfs: no sync is passed on.
+    Volatile,
+    /// ext4, btrfs: no flush of the device.
+    NoBarrier,
+}
+
+/// The options of the file system that the directory lies on, where `/proc` tells.
+fn mounted(dir: BorrowedFd<'_>) -> Option<String> {
+    let stat = rustix::fs::statx(dir, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return None;
+    }
+    let all = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    options_of(&all, stat.stx_mnt_id)
+}
+
+/// The last field of a mount's line: `ID PARENT DEVICE ROOT PLACE OPTIONS … - TYPE SOURCE OPTIONS`.
+fn options_of(mountinfo: &str, id: u64) -> Option<String> {
+    let line = mountinfo.lines().find(|line| line.split(' ').next().is_some_and(|first| first.parse() == Ok(id)))?;
+    let (_, behind) = line.split_once(" - ")?;
+    behind.split(' ').nth(2).map(str::to_owned)
+}
+
+fn unsafe_option(options: &str) -> Option<Unsafe> {
+    options.split(',').find_map(|option| match option {
+        "volatile" | "fsync=volatile" => Some(Unsafe::Volatile),
+        "nobarrier" | "barrier=0" => Some(Unsafe::NoBarrier),
+        _ => None,
+    })
+}
+
 /// Name, whether it outlives a loss of power, and what it does not promise.
 fn file_system(magic: u32) -> (String, bool, Option<&'static str>) {
     const NETWORK: &str = "a network file system: what a sync promises, and whether the directory's lock holds between \
@@ -154,5 +202,19 @@ mod tests {
         }
         assert_eq!(file_system(0xEF53), ("ext4".to_owned(), true, None));
         assert_eq!(file_system(0x1234).0, "0x1234");
+    }
+    /// As the kernel wrote them: a volatile overlay was taken for a durable one, as nobody looked.
+    #[test]
+    fn mount_options_that_make_syncs_void_are_found_in_the_right_line() {
+        let mountinfo = "\
+            29 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard\n\
+            102 29 0:48 / /tmp/o rw,relatime - overlay overlay rw,lowerdir=/a,upperdir=/b,workdir=/c,volatile\n\
+            103 29 7:1 / /tmp/volatile rw,relatime - ext4 /dev/loop1 rw,nobarrier,data=ordered\n";
+        let of = |id| options_of(mountinfo, id).as_deref().and_then(unsafe_option);
+        assert_eq!(of(29), None);
+        assert_eq!(of(102), Some(Unsafe::Volatile));
+        assert_eq!(of(103), Some(Unsafe::NoBarrier));
+        assert_eq!(of(10), None);
+        assert_eq!(unsafe_option("rw,upperdir=/volatile/nobarrier"), None);
     }
 }

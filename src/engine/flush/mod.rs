@@ -225,6 +225,7 @@ impl Flush {
         cells.writes.set(stats.writes);
         cells.syncs.set(stats.syncs);
         cells.commit_nanos_mean.set(u64::try_from(stats.commit_ewma.as_nanos()).unwrap_or(u64::MAX));
+        cells.waiting_since.set(self.log.waiting_since().map_or(0, |at| at.as_nanos().max(1)));
         cells.slots_live.set(u64::from(stats.slots_live));
         cells.slots_free.set(u64::from(stats.slots_free));
     }

@@ -36,6 +36,7 @@ use parking_lot::Mutex;
 
 use crate::io::dir::Dir;
 use crate::io::files::{FILES_MAX, Files, Handle};
+use crate::io::lock::Lock;
 use crate::io::preparer::Preparer;
 use crate::io::transfer::{Buffer, Call, Dsync, Step, Transfer, Work};
 use crate::io::wake::EventBell;
@@ -124,7 +125,8 @@ impl UringDisk {
     pub(super) fn new(dir: Arc<Dir>, mut report: DiskReport, pool: &Pool) -> Result<Self, UringError> {
         let bells = |_| Ok(Arc::new(EventBell::new().map_err(std::io::Error::from)?));
         let (bell, helper_bell) = (bells(0).map_err(UringError::Other)?, bells(1).map_err(UringError::Other)?);
-        let ring = Ring::new(pool, &mut report.notes).map_err(UringError::Refused)?;
+        let lock = dir.lock.as_ref().map(Lock::fd);
+        let ring = Ring::new(pool, lock, &mut report.notes).map_err(UringError::Refused)?;
         let helper_done = Arc::new(Mutex::new(VecDeque::new()));
         let deliver = {
             let (done, bell) = (Arc::clone(&helper_done), Arc::clone(&helper_bell));

@@ -6,6 +6,7 @@
 //! | SINGLE_ISSUER, DEFER_TASKRUN           | 6.1      | COOP_TASKRUN (5.19), then none      |
 //! | registered memory                      | 5.1      | plain buffers, and a note           |
 //! | registered files                       | 5.19     | plain descriptors                   |
+//! | the lock among them                    | 5.1      | a note                              |
 //!
 //! | `enter` answers        | what is done                                                          |
 //! |------------------------|-----------------------------------------------------------------------|
@@ -16,13 +17,14 @@
 
 use std::cell::UnsafeCell;
 use std::mem;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{Builder, IoUring, opcode, squeue};
 
 use crate::io::files::FILES_MAX;
+use crate::io::lock::in_children;
 use crate::wal::block::Pool;
 
 /// Entries of the SQ: every op in flight, the bells, and room.
@@ -154,7 +156,8 @@ unsafe impl Send for BellMemory {}
 
 impl Ring {
     /// Sets one up for this thread, with the pool's memory registered where that works.
-    pub(super) fn new(pool: &Pool, notes: &mut Vec<String>) -> Result<Self, Refusal> {
+    /// `lock` is kept until the last op of the ring has ended, also when the process is killed.
+    pub(super) fn new(pool: &Pool, lock: Option<RawFd>, notes: &mut Vec<String>) -> Result<Self, Refusal> {
         let ring = setup()?;
         let region_len = register_memory(&ring, pool).unwrap_or_else(|error| {
             notes.push(format!(
@@ -163,10 +166,21 @@ impl Ring {
             ));
             0
         });
-        let fixed_files = match ring.submitter().register_files_sparse(FILES_MAX) {
-            Ok(()) => vec![false; FILES_MAX as usize],
-            Err(_) => Vec::new(),
+        let (fixed_files, keeps_lock) = match ring.submitter().register_files_sparse(FILES_MAX + 1) {
+            Ok(()) => {
+                let kept = lock.map_or(Ok(0), |fd| ring.submitter().register_files_update(FILES_MAX, &[fd]));
+                (vec![false; FILES_MAX as usize], kept.map(drop))
+            }
+            Err(_) => (Vec::new(), lock.map_or(Ok(()), |fd| ring.submitter().register_files(&[fd]))),
         };
+        if let Err(error) = keeps_lock {
+            notes.push(format!(
+                "the directory's lock is not registered with io_uring ({error}): after a kill it may be free before \
+                 the last write has ended; wait a little before the directory is opened again"
+            ));
+        }
+        // A forked child's copy of the ring would keep what the ring keeps.
+        in_children::close_after_fork(ring.as_raw_fd());
         let bell_memory = Some(Box::new(BellMemory(UnsafeCell::new([0; 2]))));
         Ok(Self { ring, pool: pool.clone(), region_len, fixed_files, refusals: 0, bell_memory })
     }
@@ -267,6 +281,12 @@ impl Ring {
     /// Gives the bells' memory to the kernel for ever.
     pub(super) fn leak_bell_memory(&mut self) {
         mem::forget(self.bell_memory.take());
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        in_children::forget(self.ring.as_raw_fd());
     }
 }
 
