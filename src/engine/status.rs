@@ -1,0 +1,128 @@
+//! What has gone wrong, as the threads tell it and others ask.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::engine::clock::Clock;
+use crate::error::LogError;
+use crate::health::Concern;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::time::Instant;
+use crate::wal::op::DiskError;
+
+/// After so long without an answer of the disk health says so: longer than a busy disk takes.
+const DISK_SILENT: Duration = Duration::from_secs(2);
+
+/// What has gone wrong, for health and for those who wait.
+#[derive(Debug, Default)]
+pub(crate) struct Status {
+    clock: Option<Clock>,
+    failure: OnceLock<Arc<DiskError>>,
+    corruption: OnceLock<Arc<str>>,
+    log_room: Mutex<Option<String>>,
+    park_room: Mutex<Option<String>>,
+    sink_attempts: AtomicU32,
+    /// Set at the end: entries that were accepted and found no room in the log.
+    left_in_rings: AtomicU64,
+    /// The same, of those that have an LSN.
+    unplaced: AtomicU64,
+    /// Set at the end: both are in rings that the next opening finds.
+    rings_left: AtomicBool,
+}
+
+impl Status {
+    pub(crate) fn at(clock: Clock) -> Self {
+        Self { clock: Some(clock), ..Self::default() }
+    }
+
+    /// How long the disk has been silent, when the oldest write that it has was submitted then.
+    pub(super) fn silent_for(&self, since: u64) -> Option<Duration> {
+        let silent = self.clock.as_ref()?.now().since(Instant::from_nanos(since));
+        (since > 0 && silent >= DISK_SILENT).then_some(silent)
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Arc<DiskError>> {
+        self.failure.get()
+    }
+
+    /// The first failure counts.
+    pub(crate) fn fail(&self, cause: DiskError) {
+        let _ = self.failure.set(Arc::new(cause));
+    }
+
+    pub(crate) fn corruption(&self) -> Option<&Arc<str>> {
+        self.corruption.get()
+    }
+
+    /// The first one counts.
+    pub(crate) fn corrupt(&self, what: &str) {
+        let _ = self.corruption.set(what.into());
+    }
+
+    pub(crate) fn set_log_room(&self, why: Option<String>) {
+        *self.log_room.lock() = why;
+    }
+
+    pub(crate) fn set_park_room(&self, why: Option<String>) {
+        *self.park_room.lock() = why;
+    }
+
+    pub(crate) fn set_sink_attempts(&self, attempts: u32) {
+        // ORDERING: Relaxed: a number to look at.
+        self.sink_attempts.store(attempts, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_left_in_rings(&self, entries: u64) {
+        // ORDERING: Relaxed: read after the flush core has said that it ended, by a channel.
+        self.left_in_rings.store(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn left_in_rings(&self) -> u64 {
+        // ORDERING: see `set_left_in_rings`.
+        self.left_in_rings.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_unplaced(&self, entries: u64) {
+        // ORDERING: Relaxed, as `set_left_in_rings`.
+        self.unplaced.store(entries, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unplaced(&self) -> u64 {
+        // ORDERING: see `set_unplaced`.
+        self.unplaced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_rings_left(&self, left: bool) {
+        // ORDERING: Relaxed, as `set_left_in_rings`.
+        self.rings_left.store(left, Ordering::Relaxed);
+    }
+
+    pub(crate) fn rings_left(&self) -> bool {
+        // ORDERING: see `set_rings_left`.
+        self.rings_left.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn concerns(&self) -> Vec<Concern> {
+        let mut concerns = Vec::new();
+        concerns.extend(self.log_room.lock().clone().map(Concern::LogFull));
+        concerns.extend(self.park_room.lock().clone().map(Concern::ParkFull));
+        // ORDERING: Relaxed, see `set_sink_attempts`.
+        let attempts = self.sink_attempts.load(Ordering::Relaxed);
+        if attempts > 0 {
+            concerns.push(Concern::SinkFailing(attempts));
+        }
+        concerns
+    }
+
+    /// What those are told whose watermark will not move any more.
+    pub(crate) fn end_of_waiting(&self) -> LogError {
+        if let Some(cause) = self.failure() {
+            return LogError::Failed(Arc::clone(cause));
+        }
+        if let Some(what) = self.corruption() {
+            return LogError::Corrupt(Arc::clone(what));
+        }
+        LogError::Closed
+    }
+}
