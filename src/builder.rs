@@ -95,7 +95,7 @@ impl Builder {
 
     /// Where the rings lie. Default: [`Rings::Private`]. Not [`Rings::Shared`] with [`Durability::Memory`].
     pub fn rings_at(mut self, rings: Rings) -> Self {
-        self.config.rings_in = rings;
+        self.config.rings_at = rings;
         self
     }
 

@@ -115,7 +115,7 @@ pub struct Config {
     pub(crate) rings: u32,
     pub(crate) pinned_rings: u32,
     pub(crate) ring_bytes: usize,
-    pub(crate) rings_in: Rings,
+    pub(crate) rings_at: Rings,
     pub(crate) rings_on_any_file_system: bool,
     pub(crate) entry_len_max: usize,
     pub(crate) memory_max: u64,
@@ -149,7 +149,7 @@ impl Config {
             rings: u32::try_from(cores.min(1024)).unwrap_or(1024),
             pinned_rings: 8,
             ring_bytes: 1 << 20,
-            rings_in: Rings::Private,
+            rings_at: Rings::Private,
             rings_on_any_file_system: false,
             entry_len_max: (256 << 10) - 8,
             memory_max: 64 * MIB,
@@ -190,8 +190,8 @@ impl Config {
 
     /// Where the rings lie.
     #[must_use]
-    pub fn rings_in(&self) -> &Rings {
-        &self.rings_in
+    pub fn rings_at(&self) -> &Rings {
+        &self.rings_at
     }
 
     /// Longest entry in bytes, as encoded.
@@ -232,10 +232,10 @@ impl Config {
         if let Durability::Periodic(d) = self.durability {
             check_duration("durability (period)", d, Duration::from_micros(100), Duration::from_secs(60))?;
         }
-        if self.durability == Durability::Memory && self.rings_in != Rings::Private {
+        if self.durability == Durability::Memory && self.rings_at != Rings::Private {
             let range =
                 "unset with `Durability::Memory`: there is no log to take over what a dead process leaves in the rings";
-            return Err(ConfigError::new("rings_in", format!("{:?}", self.rings_in), range));
+            return Err(ConfigError::new("rings_at", format!("{:?}", self.rings_at), range));
         }
         check("batch_len_max", self.batch_len_max as u64, 1, 1_000_000)?;
         check("batch_bytes_max", self.batch_bytes_max as u64, 1, GIB)?;

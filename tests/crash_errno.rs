@@ -117,11 +117,13 @@ fn life(rig: &mut Rig, deaths: bool) -> Outcome<()> {
     rig.close()
 }
 
-fn is_cursor(op: &OpRecord) -> bool {
-    op.kind == OpKind::Write && op.file == FileId::Meta(LogId::Main) && op.head.starts_with(b"RWALCURS")
+/// The cursor, or META with the numbers reserved of what is delivered from memory (ADR 0013).
+fn is_of_the_keeper(op: &OpRecord) -> bool {
+    let is = |magic: &[u8]| op.head.starts_with(magic);
+    op.kind == OpKind::Write && op.file == FileId::Meta(LogId::Main) && (is(b"RWALCURS") || is(b"RWALMETA"))
 }
 
-/// A failed log takes nothing in, sends nothing but the cursor, and can be closed.
+/// A failed log takes nothing in, sends nothing but the cursor and its reservation, and can be closed.
 fn after_failure(rig: &mut Rig) -> Outcome<()> {
     let (durable, ops) = (rig.log().durable(), rig.machine.op_count());
     if rig.append(&[30])? != 0 {
@@ -132,7 +134,7 @@ fn after_failure(rig: &mut Rig) -> Outcome<()> {
     rig.wait(Duration::from_secs(3))?;
     rig.close()?;
     let later: Vec<OpRecord> = rig.machine.history().into_iter().filter(|op| op.number >= ops).collect();
-    if let Some(op) = later.iter().find(|op| !is_cursor(op)) {
+    if let Some(op) = later.iter().find(|op| !is_of_the_keeper(op)) {
         return Err(Failure::Broken(format!("a failed log, durable {durable}, asked for {op}")));
     }
     Ok(())

@@ -71,6 +71,8 @@ fn the_defaults_are_the_readmes() {
         ("rings", cores.min(1024).to_string(), "one per core"),
         ("pinned_rings", "8".to_owned(), "8"),
         ("ring_bytes", MIB.to_string(), "1 MiB"),
+        ("rings_at", "Private".to_owned(), "`Private`"),
+        ("rings_on_any_file_system", "false".to_owned(), "false"),
         ("entry_len_max", (256 * 1024 - 8).to_string(), "256 KiB less 8"),
         ("memory_max", (64 * MIB).to_string(), "64 MiB"),
         ("segment_len", (64 * MIB).to_string(), "64 MiB"),

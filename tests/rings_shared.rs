@@ -331,7 +331,7 @@ fn rings_on_a_disk_are_refused_unless_told_otherwise() {
 fn a_queue_without_a_log_has_no_shared_rings() {
     let place = Place::new();
     let error = place.refuse(place.builder().durability(Durability::Memory));
-    assert!(error.to_string().contains("rings_in"), "{error}");
+    assert!(error.to_string().contains("rings_at"), "{error}");
 }
 
 /// What is wrong with the file, and what is said then.

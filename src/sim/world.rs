@@ -75,11 +75,6 @@ fn range_of(op: &Op) -> Option<(FileId, Range<u64>, bool)> {
     }
 }
 
-/// Whether a write that was cut off may have reached the medium.
-const fn lands(effect: Option<Effect>) -> bool {
-    effect.is_none()
-}
-
 impl World {
     pub(super) fn new(settings: SimSettings) -> Self {
         Self {
@@ -366,7 +361,7 @@ impl World {
         for pending in std::mem::take(&mut self.pending) {
             let number = pending.number;
             match pending.op {
-                Op::Write { file, offset, block, .. } if lands(pending.effect) => {
+                Op::Write { file, offset, block, .. } if pending.effect.is_none() => {
                     let Some(content) = self.files.get_mut(&file) else { continue };
                     let unstable = Unstable { number, file, offset, len: block.len() as u64, completed: false };
                     for (sector, bytes) in block.chunks(SECTOR_LEN).enumerate() {
@@ -425,7 +420,7 @@ impl World {
         let pending = std::mem::take(&mut self.pending);
         for p in pending {
             match p.op {
-                Op::Write { file, offset, block, .. } if lands(p.effect) => {
+                Op::Write { file, offset, block, .. } if p.effect.is_none() => {
                     let sectors = block.len() / SECTOR_LEN;
                     let end = match self.prng.below(3) {
                         0 => 0,

@@ -74,7 +74,7 @@ impl OldRings {
         accepts: fn(&Schema) -> bool,
     ) -> Result<Self, OpenError> {
         let mut old = Self { dir, ..Self::default() };
-        if let RingsIn::Shared(folder) = &config.rings_in {
+        if let RingsIn::Shared(folder) = &config.rings_at {
             let allowed = check_folder(folder, config.rings_on_any_file_system).map_err(io_error)?;
             old.notes.extend(allowed.map(|file_system| {
                 format!("the rings lie on {file_system}, which is not memory: a push may wait for the disk")
@@ -85,7 +85,7 @@ impl OldRings {
         if let Some(dir) = &old.dir {
             places.extend(read_marker(dir).map_err(io_error)?);
         }
-        if let RingsIn::Shared(dir) = &config.rings_in {
+        if let RingsIn::Shared(dir) = &config.rings_at {
             places.push(absolute(dir).map_err(io_error)?.join(file_name(meta.store)));
         }
         places.dedup();
@@ -292,7 +292,7 @@ pub(crate) fn make(
         entry_len_max: config.entry_len_max,
     };
     let no_memory = |source| OpenError::Resources { what: "memory for the rings".to_owned(), source };
-    let RingsIn::Shared(folder) = &config.rings_in else {
+    let RingsIn::Shared(folder) = &config.rings_at else {
         let (rings, drainer) = Rings::new(lens, wake).map_err(no_memory)?;
         return Ok((rings, drainer, None));
     };
