@@ -418,8 +418,9 @@ fn what_finds_no_room_in_a_full_log_waits_in_the_rings_over_an_orderly_end() {
     let text = |number: u32| format!("{number} {}", "x".repeat(1000));
     let mut pushed = 0;
     let mut refused = std::time::Instant::now();
-    // Full is full when nothing has moved for a while.
-    while refused.elapsed() < Duration::from_millis(500) {
+    // Full is full when the log says so and nothing has moved for a while.
+    let is_full = || queue.health().reasons().iter().any(|reason| matches!(reason, ringwal::Concern::LogFull(_)));
+    while refused.elapsed() < Duration::from_millis(500) || !is_full() {
         if producer.push(Text(text(pushed))).is_ok() {
             pushed += 1;
             refused = std::time::Instant::now();
