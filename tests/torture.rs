@@ -107,6 +107,12 @@ fn seeds_that_found_something_find_nothing_any_more() {
         2_247,
         // The disk died under the first segment of a new store: called a lack of space.
         1_368,
+        // Closed while an entry was on its way into the park: delivery ended before it had heard that it was parked. It
+        // was in the park and came again, and the shutdown, after it had been discarded, said that nothing was left.
+        51_410,
+        // The park failed and reserved four thousand million numbers, as the log does: all of them counted as parked.
+        52_058,
+        51_662,
     ] {
         if let Err(report) = run_seed(seed, Mutants::NONE) {
             panic!("{report}");

@@ -68,10 +68,11 @@ impl<T: Entry> Delivery<T> {
         let _ = ended.send(());
     }
 
-    /// Whether it was told to stop.
+    /// Whether it was told to stop, and nothing that it has sent to the park is still on its way there: the cursor is
+    /// to say what becomes of it. Without the flush core nothing becomes of it any more.
     pub(crate) fn is_over(&self) -> bool {
-        // ORDERING: Acquire: what was decided before the stop is seen.
-        self.shared.stop_delivery.load(Ordering::Acquire)
+        self.shared.is_delivery_stopped()
+            && (self.dispatcher.parking() == 0 && self.shared.notices.is_empty() || self.shared.has_ended())
     }
 
     /// Tells what is left to tell, and closes the sink.
@@ -94,7 +95,8 @@ impl<T: Entry> Delivery<T> {
         self.dispatcher.hurry(self.shared.hurried());
         self.dispatcher.handle_timeout(now);
         self.turn_events();
-        let batch = if self.shared.is_paused() { None } else { self.dispatcher.poll_delivery(now) };
+        let rests = self.shared.is_paused() || self.shared.is_delivery_stopped();
+        let batch = if rests { None } else { self.dispatcher.poll_delivery(now) };
         self.publish();
         match batch {
             Some((lease, raw)) => self.deliver(lease, raw),
@@ -247,7 +249,7 @@ impl<T: Entry> Delivery<T> {
             return Next::Again;
         }
         // A breaker that is open becomes half-open by time alone, in a pause too.
-        Next::Rest(match self.shared.is_paused() {
+        Next::Rest(match self.shared.is_paused() || self.shared.is_delivery_stopped() {
             true => self.dispatcher.breaker_open_until(),
             false => self.dispatcher.poll_timeout(),
         })

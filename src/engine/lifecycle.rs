@@ -226,12 +226,19 @@ impl Engine {
         {
             let _ = shared.done.wait(last.number(), Some(deadline.saturating_duration_since(Instant::now())));
         }
-        stop_delivery(shared);
-        // A batch that is out may be finished, as long as there is time: at least a moment.
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
-        let delivery_ended = self.delivery_ended.into_inner().recv_timeout(left);
+        shared.stop_delivery();
+        // A batch that is out may be finished, and what goes into the park get there, as long as there is time: at
+        // least a moment.
+        let moment = Duration::from_millis(100);
+        let left = deadline.saturating_duration_since(Instant::now()).max(moment);
+        let ended = self.delivery_ended.into_inner();
+        let mut delivery_ended = ended.recv_timeout(left);
         shared.command(Command::Close);
         let flush_ended = self.flush_ended.into_inner().recv_timeout(CLOSE_LOGS_WITHIN);
+        if delivery_ended == Err(RecvTimeoutError::Timeout) {
+            // If it was the park alone that it waited for, it ends now.
+            delivery_ended = ended.recv_timeout(moment);
+        }
         let outcome = outcome(shared);
         if flush_ended != Err(RecvTimeoutError::Timeout) {
             let _ = self.flush.join();
@@ -250,13 +257,6 @@ pub(crate) fn begin_closing(shared: &Shared) {
     shared.close_rings();
     // ORDERING: Release: the delivery thread sees the rings closed.
     shared.closing.store(true, Ordering::Release);
-    shared.wake_delivery();
-}
-
-/// The sink gets no more batches.
-pub(crate) fn stop_delivery(shared: &Shared) {
-    // ORDERING: Release: with all that was decided before.
-    shared.stop_delivery.store(true, Ordering::Release);
     shared.wake_delivery();
 }
 

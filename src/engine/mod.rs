@@ -83,7 +83,7 @@ pub(crate) struct Shared {
     /// Pushes are refused; what is left is brought home.
     pub(crate) closing: AtomicBool,
     /// The delivery thread takes no more batches.
-    pub(crate) stop_delivery: AtomicBool,
+    stop_delivery: AtomicBool,
     paused: AtomicBool,
     /// What the breaker does, as a number.
     breaker: AtomicU8,
@@ -242,6 +242,7 @@ impl Shared {
             self.rings.durable(ring).fail();
         }
         self.done.fail();
+        self.wake_delivery();
     }
 
     /// Asks the flush core for something and waits for the answer.
@@ -283,6 +284,26 @@ impl Shared {
         // ORDERING: Release/Acquire: nothing hangs on it but the flag itself.
         self.paused.store(paused, Ordering::Release);
         self.wake_delivery();
+    }
+
+    /// Nothing more goes to the sink.
+    pub(crate) fn stop_delivery(&self) {
+        // ORDERING: Release: with all that was decided before.
+        self.stop_delivery.store(true, Ordering::Release);
+        self.wake_delivery();
+        // What is on its way into the park and finds no room is given up now.
+        self.rings.doorbell().rouse();
+    }
+
+    pub(crate) fn is_delivery_stopped(&self) -> bool {
+        // ORDERING: Acquire: what was decided before the stop is seen.
+        self.stop_delivery.load(Ordering::Acquire)
+    }
+
+    /// Whether the flush core has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        // ORDERING: Acquire: what it said last is seen.
+        self.ended.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_paused(&self) -> bool {

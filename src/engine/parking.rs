@@ -38,6 +38,8 @@ pub(crate) struct Parking {
     waiting: VecDeque<Batch>,
     listings: VecDeque<Listing>,
     unparks: Vec<(Lsn, Unpark)>,
+    /// The log is being closed: nothing leaves the park any more.
+    closing: bool,
 }
 
 /// Records of one lease on their way into the park.
@@ -62,7 +64,16 @@ type Unpark = SyncSender<Result<(), LogError>>;
 
 impl Parking {
     pub(crate) fn new(log: Log, reader: Reader, pool: Pool, gone: Ranges) -> Self {
-        Self { log, reader, pool, gone, waiting: VecDeque::new(), listings: VecDeque::new(), unparks: Vec::new() }
+        Self {
+            log,
+            reader,
+            pool,
+            gone,
+            waiting: VecDeque::new(),
+            listings: VecDeque::new(),
+            unparks: Vec::new(),
+            closing: false,
+        }
     }
 
     pub(crate) fn park(&mut self, lease: LeaseId, records: Vec<ParkRecord>) {
@@ -76,6 +87,10 @@ impl Parking {
 
     /// Takes entries out of the park; answered when that is durable.
     pub(crate) fn unpark(&mut self, now: Instant, shared: &Shared, ids: &[Lsn], exit: ParkExit, reply: Unpark) {
+        if self.closing {
+            let _ = reply.send(Err(LogError::Closed));
+            return;
+        }
         let mut gone = self.gone.clone();
         let mut count = 0;
         for id in ids {
@@ -111,7 +126,26 @@ impl Parking {
         if busy {
             self.log.commit_now(now);
         }
+        if shared.is_delivery_stopped() && self.log.room() != Room::Ok {
+            self.give_up(shared);
+        }
         busy
+    }
+
+    /// Delivery ends, and waits only for this. What has begun to enter the park and finds no room there may be in
+    /// both logs then; the next opening delivers it again.
+    fn give_up(&mut self, shared: &Shared) {
+        for batch in self.waiting.drain(..) {
+            shared.notices.push(Notice::NotParked(batch.lease, "the queue closes, and the park is full".to_owned()));
+            shared.wake_delivery();
+        }
+    }
+
+    /// Closes the log. What was asked before is still done.
+    pub(crate) fn close(&mut self, now: Instant) {
+        self.closing = true;
+        self.log.close(now);
+        self.log.expect_no_acks();
     }
 
     /// Encodes the records of one lease into frames of the park log.
@@ -244,8 +278,11 @@ impl Parking {
                     let Some(batch) = self.waiting.pop_front() else {
                         return;
                     };
-                    shared.notices.push(Notice::Parked(batch.lease));
-                    shared.wake_delivery();
+                    // Once closing, it may be too late for the cursor: they count as what the log still holds.
+                    if !self.closing {
+                        shared.notices.push(Notice::Parked(batch.lease));
+                        shared.wake_delivery();
+                    }
                 }
             }
             Event::CursorDurable(_) => {

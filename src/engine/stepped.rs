@@ -302,7 +302,7 @@ impl<T: Entry> SteppedQueue<T> {
             close.at = match close.at {
                 Closing::Rings => Closing::Sink,
                 Closing::Sink => {
-                    lifecycle::stop_delivery(&self.shared);
+                    self.shared.stop_delivery();
                     Closing::Batch
                 }
                 Closing::Batch => {

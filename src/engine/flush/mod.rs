@@ -247,10 +247,9 @@ impl Flush {
         }
         self.state.closing_logs = true;
         // Delivery has ended, or is not waited for any more.
-        for log in [&mut self.log, &mut self.parking.log] {
-            log.close(now);
-            log.expect_no_acks();
-        }
+        self.log.close(now);
+        self.log.expect_no_acks();
+        self.parking.close(now);
         true
     }
 

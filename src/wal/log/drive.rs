@@ -18,7 +18,7 @@ use crate::wal::builder::FrameBuilder;
 use crate::wal::config::{Commit, Event, Room};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::Mutant;
-use crate::wal::op::Op;
+use crate::wal::op::{LogId, Op};
 use crate::wal::slots::Want;
 
 use super::{KEEPER, Log, Phase, SLOTS, WRITER};
@@ -107,7 +107,9 @@ impl Log {
             return Some((KEEPER, op));
         }
         if self.failure.is_some() {
-            if self.keeper_failed {
+            // Nobody has seen numbers of the park that are not durable, and numbers that are left out there would count
+            // as parked entries.
+            if self.keeper_failed || self.desk.config.log == LogId::Park {
                 return None;
             }
             let op = self.keeper.poll_reserve_rest(self.writer.next_lsn(), &mut self.desk.arena);
