@@ -18,11 +18,14 @@
 mod drain;
 mod log_io;
 mod rest;
+#[cfg(all(test, feature = "testing", not(loom)))]
+mod tests;
 
 pub(crate) use self::rest::Rest;
 
 use std::sync::Arc;
 
+use crate::config::Durability;
 use crate::engine::clock::Clock;
 use crate::engine::parking::Parking;
 use crate::engine::rings::Home;
@@ -64,6 +67,8 @@ pub(crate) struct State {
     in_flight: usize,
     /// Where each ring is drained to.
     drained: Vec<u64>,
+    /// Where each was drained to when a commit was last asked for.
+    asked: Vec<u64>,
     /// What the sink is done with need not be held in the rings.
     acked: Lsn,
     /// Which ring is drained first.
@@ -85,7 +90,8 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(rings: u32) -> Self {
-        Self { drained: vec![0; rings as usize], ..Self::default() }
+        let start = vec![0; rings as usize];
+        Self { drained: start.clone(), asked: start, ..Self::default() }
     }
 }
 
@@ -108,8 +114,9 @@ impl Flush {
         let drained = self.drain(now);
         self.release(now);
         self.answer_fences();
-        if urgent {
+        if urgent || self.has_drained_what_is_wanted() {
             self.log.commit_now(now);
+            self.state.asked.copy_from_slice(&self.state.drained);
         }
         self.seal_for_delivery(now);
         again |= self.parking.turn(now, &self.clock, &self.shared);
@@ -169,6 +176,19 @@ impl Flush {
             }
             !passed
         });
+    }
+
+    /// Whether somebody waits for what no commit was asked for yet. When the wish was told it lay behind an entry
+    /// that was claimed and not published, or the log had no room for it.
+    fn has_drained_what_is_wanted(&self) -> bool {
+        // `Immediate` needs no asking, and with `Memory` nobody waits.
+        if !matches!(self.shared.config.durability, Durability::Periodic(_) | Durability::Spill) {
+            return false;
+        }
+        let mut rings = (0..).zip(self.state.drained.iter().zip(&self.state.asked));
+        rings.any(|(ring, (drained, asked))| {
+            drained > asked && self.shared.rings.durable(ring).wanted().is_some_and(|wanted| wanted > *asked)
+        })
     }
 
     // Frames to delivery.

@@ -5,6 +5,7 @@
 //! | nothing at all to do                        | deep: any push wakes it                      |
 //! | a commit in flight, or a period to wait for | a nap: completions, waiters and half-full rings wake it |
 //! | traffic, and nobody waits                   | a nap of 50 µs: draining lazily is what makes pushes cheap |
+//! | somebody who waits for what is claimed and not published | deep: the push that publishes it wakes |
 //! | no memory or no segment to drain into       | a nap, until the sink has freed some         |
 
 use std::time::Duration;
@@ -77,17 +78,25 @@ impl Flush {
         let is_blocked = self.state.blocked.is_some();
         let is_committing = !self.spills() && (self.log.held() > 0 || self.log.open_records() > 0);
         if is_blocked || self.state.in_flight > 0 || is_committing || !self.window.is_empty() {
-            // Whatever ends this also rouses: a completion, an ack, a waiter. The timeout is for what
-            // heals by itself, such as a disk that is given space.
+            // Whatever ends this also rouses: a completion, an ack, a waiter. A publish does not, though who waits
+            // may wait for one: then any push is to. The timeout is for what heals by itself, such as a disk that
+            // is given space.
             let heals = is_blocked.then_some(Duration::from_millis(100));
             let timeout = [until_due, heals].into_iter().flatten().min();
-            return self.sleep(Sleep::Nap, timeout);
+            let depth = if !is_blocked && self.waits_for_publish() { Sleep::Deep } else { Sleep::Nap };
+            return self.sleep(depth, timeout);
         }
         if self.shared.config.idle == Idle::Backoff && now.since(*self.state.idle_since.get_or_insert(now)) < BACKOFF {
             std::hint::spin_loop();
             return Rest::No;
         }
         self.sleep(Sleep::Deep, until_due)
+    }
+
+    /// Whether somebody waits for more than is drained: with room for it, it can only be claimed and not published.
+    fn waits_for_publish(&self) -> bool {
+        let wants_more = |(ring, drained): (u32, &u64)| self.shared.rings.durable(ring).wanted() > Some(*drained);
+        !self.state.fences.is_empty() || (0..).zip(&self.state.drained).any(wants_more)
     }
 
     /// Announces a sleep, unless something has come.

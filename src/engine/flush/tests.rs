@@ -1,0 +1,144 @@
+//! Who waits for what no turn could take over when the wish was told. Time stands still, but for the flush core's short
+//! pauses: nothing here may be helped by a period, or by a timeout.
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::builder::Builder;
+use crate::config::Durability;
+use crate::delivery::batch::Batch;
+use crate::durable::{Durable, Receipt};
+use crate::engine::{HANDED_FRAMES_MAX, Shared};
+use crate::queue::Queue;
+use crate::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+use crate::sink::{SinkError, sink_fn};
+use crate::wal::mutant::Mutants;
+
+const LEN: usize = 9;
+const PAUSE_MAX: Duration = Duration::from_millis(1);
+
+/// A queue whose sink is never asked.
+struct Stage {
+    queue: SteppedQueue<Vec<u8>>,
+    shared: Arc<Shared>,
+    machine: SimDisk,
+    clock: ManualClock,
+}
+
+impl Stage {
+    fn open(durability: Durability) -> Self {
+        let builder: Builder = Queue::builder(Path::new("simulated"))
+            .durability(durability)
+            .rings(2)
+            .ring_bytes(4096)
+            .entry_len_max(1016)
+            .memory_max(4 << 20)
+            .segment_len(512 << 10)
+            .log_bytes_max(4 << 20)
+            .park_bytes_max(2 << 20);
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        let settings = SteppedSettings { seed: 1, clock: clock.clone(), store: None, mutants: Mutants::NONE };
+        let sink = sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), SinkError>(()) });
+        let queue = SteppedQueue::open(builder, settings, &machine, sink).unwrap();
+        let shared = queue.producer().shared;
+        Self { queue, shared, machine, clock }
+    }
+
+    /// Until the flush core rests, and nothing but a minute or somebody else can end that.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let moved = self.queue.turn_core() | self.machine.step();
+            match self.queue.next_due() {
+                _ if moved => {}
+                Some(due) if due.since(self.clock.now()) <= PAUSE_MAX => self.clock.advance_to(due),
+                _ => return,
+            }
+        }
+        panic!("it never rests: {:?}", self.queue);
+    }
+
+    fn push(&self) -> Durable {
+        let end = self.shared.rings.claim(0, LEN).unwrap().publish();
+        Durable::new(Arc::clone(&self.shared), Receipt { ring: 0, end })
+    }
+}
+
+fn is_told(durable: &mut Durable) -> bool {
+    match Pin::new(durable).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => {
+            result.unwrap();
+            true
+        }
+        Poll::Pending => false,
+    }
+}
+
+/// The wish was used up by the turn that could not take the waiter's entry over: with `Spill` nothing told it again.
+#[test]
+fn who_waits_behind_a_claim_is_told_when_that_is_published() {
+    for durability in [Durability::Immediate, Durability::Periodic(Duration::from_secs(60)), Durability::Spill] {
+        let mut stage = Stage::open(durability);
+        let shared = Arc::clone(&stage.shared);
+        let before = shared.rings.claim(0, LEN).unwrap();
+        let mut durable = stage.push();
+        assert!(!is_told(&mut durable));
+        stage.settle();
+        assert!(!is_told(&mut durable), "{durability:?}: what lies before it is not there");
+        before.publish();
+        stage.settle();
+        assert!(is_told(&mut durable), "{durability:?}: {:?}", stage.queue);
+    }
+}
+
+/// As a queue begins: the first segment is still being prepared, and the log takes nothing more.
+#[test]
+fn who_began_to_wait_while_the_log_had_no_room_is_told() {
+    for durability in [Durability::Immediate, Durability::Periodic(Duration::from_secs(60)), Durability::Spill] {
+        let mut stage = Stage::open(durability);
+        let mut first = stage.push();
+        assert!(!is_told(&mut first));
+        while stage.queue.turn_core() {}
+        let mut second = stage.push();
+        assert!(!is_told(&mut second));
+        while stage.queue.turn_core() {}
+        if durability == Durability::Spill {
+            assert!(stage.queue.metrics().blocked_on_log > 0, "the second found no room");
+        }
+        stage.settle();
+        assert!(is_told(&mut first) && is_told(&mut second), "{durability:?}: {:?}", stage.queue);
+    }
+}
+
+/// With a sink that stands still the flush core naps, and no push ended that: the one in front of the waiter neither.
+#[test]
+fn a_publish_that_somebody_waits_for_ends_the_nap_beside_a_sink_that_stands_still() {
+    let mut stage = Stage::open(Durability::Immediate);
+    // More frames than the sink is given at once: the rest waits with the flush core.
+    for _ in 0..HANDED_FRAMES_MAX + 2 {
+        let mut durable = stage.push();
+        assert!(!is_told(&mut durable));
+        stage.settle();
+        assert!(is_told(&mut durable));
+    }
+    let shared = Arc::clone(&stage.shared);
+    let before = shared.rings.claim(0, LEN).unwrap();
+    let mut durable = stage.push();
+    assert!(!is_told(&mut durable));
+    stage.settle();
+    before.publish();
+    stage.settle();
+    assert!(is_told(&mut durable), "{:?}", stage.queue);
+    // The same for who asks for the end of what is claimed by now.
+    let before = shared.rings.claim(0, LEN).unwrap();
+    let fence = stage.queue.fence();
+    stage.settle();
+    assert!(fence.try_recv().is_err(), "what it waits for is not there");
+    before.publish();
+    stage.settle();
+    fence.try_recv().unwrap_or_else(|error| panic!("{error}: {:?}", stage.queue));
+}
