@@ -113,6 +113,13 @@ fn seeds_that_found_something_find_nothing_any_more() {
         // The park failed and reserved four thousand million numbers, as the log does: all of them counted as parked.
         52_058,
         51_662,
+        // The park failed when it had the first entries of a batch. These were discarded; then all came again, and were
+        // counted twice.
+        2_546_778_399_598,
+        // A segment of the park could not be read: the numbers that it might have held counted as parked, one opening later.
+        13_502_927_469_561,
+        // Behind a full park lay what had rotted: the simulation itself looked for that too early.
+        2_546_778_399_636,
     ] {
         if let Err(report) = run_seed(seed, Mutants::NONE) {
             panic!("{report}");

@@ -44,18 +44,29 @@ impl Dispatcher {
         let Some(at) = self.settling(lease) else {
             return;
         };
+        self.handle_first_parked(lease, usize::MAX);
         let flight = &mut self.flights[at];
-        let parked = std::mem::take(&mut flight.parking);
         if let State::Settling { due } = flight.state {
             flight.state = State::Waiting { due };
         }
+        if flight.left.is_empty() {
+            self.flights.swap_remove(at);
+        }
+    }
+
+    /// The park log holds durably the first `count` of what [`DeliveryEvent::Park`] named. What becomes of the others is
+    /// told after it.
+    pub fn handle_first_parked(&mut self, lease: LeaseId, count: usize) {
+        let Some(at) = self.settling(lease) else {
+            return;
+        };
+        let flight = &mut self.flights[at];
+        let count = count.min(flight.parking.len());
+        let parked: Vec<u32> = flight.parking.drain(..count).collect();
         self.counts.parked += parked.len() as u64;
         for index in parked {
             let lsn = self.flights[at].lsn(index);
             self.finished.add(lsn, lsn.next());
-        }
-        if self.flights[at].left.is_empty() {
-            self.flights.swap_remove(at);
         }
         self.note_progress();
     }
@@ -65,6 +76,10 @@ impl Dispatcher {
         let Some(at) = self.settling(lease) else {
             return;
         };
+        if self.flights[at].parking.is_empty() {
+            // It has them all, and says so in two steps.
+            return self.handle_parked(lease);
+        }
         let flight = &mut self.flights[at];
         flight.left.append(&mut flight.parking);
         flight.left.sort_unstable();

@@ -108,18 +108,23 @@ impl<T: Entry> Delivery<T> {
         while let Some(notice) = self.shared.notices.pop() {
             let now = self.clock.now();
             match notice {
-                Notice::Parked(lease) => {
-                    let before = self.dispatcher.counts().parked;
-                    self.dispatcher.handle_parked(lease);
-                    let parked = self.dispatcher.counts().parked - before;
-                    self.publish();
-                    self.shared.counters.parked_in.add(parked);
-                }
-                Notice::NotParked(lease, why) => self.dispatcher.handle_park_failed(now, lease, &why),
+                Notice::Parked(lease) => self.count_parked(|dispatcher| dispatcher.handle_parked(lease)),
+                Notice::NotParked(lease, parked, why) => self.count_parked(|dispatcher| {
+                    dispatcher.handle_first_parked(lease, parked);
+                    dispatcher.handle_park_failed(now, lease, &why);
+                }),
                 // At the end of the log no frame follows that would show the gap, and somebody may wait for it.
                 Notice::Lost(first, next) => self.dispatcher.handle_skipped(first, next),
             }
         }
+    }
+
+    fn count_parked(&mut self, handle: impl FnOnce(&mut Dispatcher)) {
+        let before = self.dispatcher.counts().parked;
+        handle(&mut self.dispatcher);
+        let parked = self.dispatcher.counts().parked - before;
+        self.publish();
+        self.shared.counters.parked_in.add(parked);
     }
 
     /// Takes over as many frames as two batches need: the rest waits where it can be let go.

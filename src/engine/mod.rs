@@ -106,8 +106,8 @@ pub(crate) struct AckState {
 pub(crate) enum Notice {
     /// The entries that this lease had parked are durable in the park.
     Parked(LeaseId),
-    /// They cannot be parked now, and why.
-    NotParked(LeaseId, String),
+    /// Only the first so many of them are; the others cannot be parked now, and why.
+    NotParked(LeaseId, usize, String),
     /// These LSNs, up to one past the last, are lost: no frame will bring them.
     Lost(Lsn, Lsn),
 }

@@ -122,7 +122,9 @@ impl Opening {
             end.next().since(from.next()).saturating_sub(holes.count(from.next(), end.next()))
         };
         let in_log = entries(first, main.end, &holes);
-        let gone = Ranges::new(park.cursor.acked, park.cursor.done.clone());
+        let gone = park_gone(&park);
+        let is_park_news = (gone.floor(), gone.above()) != (park.cursor.acked, &park.cursor.done[..]);
+        let park_news = is_park_news.then(|| gone.clone());
         let park_holes = self::holes(&park, &park.cursor);
         counters.recovered_parked.set(entries(gone.floor(), park.end, &park_holes));
 
@@ -139,7 +141,10 @@ impl Opening {
         let reader = Reader::new(LogId::Main, &main.meta, self.mutants);
         let park_reader = Reader::new(LogId::Park, &park.meta, self.mutants);
         let mut log = Log::new(main, main_config, pool.clone());
-        let park_log = Log::new(park, park_config, pool.clone());
+        let mut park_log = Log::new(park, park_config, pool.clone());
+        if let Some(gone) = park_news {
+            park_log.ack(clock.now(), gone.floor(), gone.above(), &[]);
+        }
         if is_news {
             log.ack(clock.now(), cursor.acked, &cursor.done, &cursor.attempts);
         }
@@ -389,6 +394,17 @@ impl Opening {
         done.add(recovered.end.next(), recovered.next_lsn.max(committed.next()));
         Cursor { acked: done.floor(), done: done.above().to_vec(), ..cursor }
     }
+}
+
+/// What has left the park, and what never was in it: a number that is no entry could never be taken out, and would
+/// count as parked by whoever opens the next time.
+fn park_gone(park: &Recovered) -> Ranges {
+    let mut gone = Ranges::new(park.cursor.acked, park.cursor.done.clone());
+    for (first, next) in park.absent.iter().chain(&park.lost) {
+        gone.add(*first, *next);
+    }
+    gone.add(park.end.next(), park.next_lsn);
+    gone
 }
 
 /// LSNs above the cursor that are no entries to be delivered, each counted once.

@@ -47,8 +47,19 @@ struct Batch {
     lease: LeaseId,
     records: VecDeque<ParkRecord>,
     count: u64,
+    /// The LSN of the first one, once it is in a frame.
+    first: Option<Lsn>,
     /// The LSN of the last one, once all are in frames.
     last: Option<Lsn>,
+}
+
+impl Batch {
+    /// How many of them the park has when it is durable up to here: these may be listed, and leave it.
+    fn parked(&self, durable: Lsn) -> usize {
+        let moved = usize::try_from(self.count).map_or(usize::MAX, |count| count - self.records.len());
+        let parked = self.first.map_or(0, |first| durable.next().since(first));
+        usize::try_from(parked).map_or(moved, |parked| parked.min(moved))
+    }
 }
 
 struct Listing {
@@ -78,7 +89,7 @@ impl Parking {
 
     pub(crate) fn park(&mut self, lease: LeaseId, records: Vec<ParkRecord>) {
         let count = records.len() as u64;
-        self.waiting.push_back(Batch { lease, records: records.into(), count, last: None });
+        self.waiting.push_back(Batch { lease, records: records.into(), count, first: None, last: None });
     }
 
     pub(crate) fn list(&mut self, after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>>) {
@@ -136,7 +147,9 @@ impl Parking {
     /// both logs then; the next opening delivers it again.
     fn give_up(&mut self, shared: &Shared) {
         for batch in self.waiting.drain(..) {
-            shared.notices.push(Notice::NotParked(batch.lease, "the queue closes, and the park is full".to_owned()));
+            let parked = batch.parked(self.log.durable());
+            let why = "the queue closes, and the park is full".to_owned();
+            shared.notices.push(Notice::NotParked(batch.lease, parked, why));
             shared.wake_delivery();
         }
     }
@@ -159,9 +172,12 @@ impl Parking {
                 self.log.seal(now);
                 frame = self.log.frame(now, clock.unix())?;
             }
+            let in_frame = u64::from(frame.records());
             write_record(record, &mut frame.spare_mut()[..stride]);
             frame.advance(stride, 1, RunEnd { ring: 0, end: 0 });
             self.waiting[index].records.pop_front();
+            let lsn = self.log.next_lsn().advance(in_frame);
+            self.waiting[index].first.get_or_insert(lsn);
             moved = true;
         }
         if moved {
@@ -180,7 +196,7 @@ impl Parking {
             // What has begun to enter the park must go on: half of it may be durable.
             let untouched = batch.last.is_none() && batch.records.len() as u64 == batch.count;
             if untouched {
-                shared.notices.push(Notice::NotParked(batch.lease, blocked.to_string()));
+                shared.notices.push(Notice::NotParked(batch.lease, 0, blocked.to_string()));
                 shared.wake_delivery();
             }
             !untouched
@@ -296,7 +312,8 @@ impl Parking {
             Event::Failed(failure) => {
                 shared.status.set_park_room(Some(failure.to_string()));
                 for batch in self.waiting.drain(..) {
-                    shared.notices.push(Notice::NotParked(batch.lease, failure.to_string()));
+                    let parked = batch.parked(self.log.durable());
+                    shared.notices.push(Notice::NotParked(batch.lease, parked, failure.to_string()));
                 }
                 for (_, reply) in self.unparks.drain(..) {
                     let _ = reply.send(Err(LogError::Failed(failure.error.clone().into())));

@@ -961,6 +961,10 @@ impl World {
                 life.queue.set_paused(false);
             }
             self.run(ROUNDS_MAX, true, true)?;
+            if self.life.as_ref().is_some_and(|life| !life.failed && life.queue.closing().is_none()) {
+                // Behind a full park may lie what has rotted.
+                self.empty_full_park()?;
+            }
             let Some(life) = &mut self.life else { continue };
             let halted = life.queue.health().is_failed_by_corruption();
             let closes = life.queue.closing().is_some();
@@ -1032,7 +1036,6 @@ impl World {
     }
 
     fn last_life(&mut self) -> Check {
-        self.empty_full_park()?;
         self.nobody_waits()?;
         let life = self.life.as_mut().expect("alive");
         let metrics = life.queue.metrics();
