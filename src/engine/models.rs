@@ -61,6 +61,8 @@ fn shared() -> (Arc<Shared>, Drainer, Arc<Bell>) {
         new: true,
         clean: true,
         recovered: 0,
+        from_rings: 0,
+        incomplete_in_rings: 0,
         parked: 0,
         end: Lsn::ZERO,
         next: Lsn::FIRST,
