@@ -85,7 +85,8 @@ fn a_backlog_longer_than_memory() -> Result<(), Missing> {
     for (producer, number, _) in &written.acks {
         assert!(entries.contains(&(*producer, *number)), "LOST: entry {number} of {producer}");
     }
-    assert!(read.got.len() as u64 > BACKLOG, "{}", read.got.len());
+    // The newest of them, which nobody was told to be durable, may have died with the process.
+    assert!(read.got.len() as u64 > BACKLOG * 9 / 10, "{}", read.got.len());
     assert!(read.all("end").all(|said| said.starts_with("Ok(")), "{:?}", read.last_lines());
     println!("{} entries, about {} MB, through {} MB", read.got.len(), read.got.len() / 1000, MEMORY_MAX >> 20);
     Ok(())
@@ -120,6 +121,7 @@ fn a_throttled_disk(fs: Fs) -> Result<(), Missing> {
         &if group.is_v2 { limit.replace(' ', " wbps=") } else { limit },
     )?;
     player.until("pushes are given back", |journal| journal.all("full").count() >= 3);
+    player.until("its memory is known", |journal| journal.all("state").count() >= 2);
     // At a trickle, but on.
     player.until_acks(5);
     let none = if group.is_v2 { format!("{device} wbps=max") } else { format!("{device} 0") };
