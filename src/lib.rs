@@ -85,11 +85,6 @@ pub mod wal;
 #[doc(hidden)]
 pub mod watermark;
 
-/// The README's examples are compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-mod readme {}
-
 pub use builder::Builder;
 pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
 pub use delivery::batch::{Batch, Delivery};

@@ -13,12 +13,12 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Retry {
     /// Attempts before an entry is parked, the first included; `None`: for ever. Default 60: with the
-    /// other defaults a sink may be away for 20 to 25 minutes before what came first is parked. Zero is
-    /// taken for one.
+    /// other defaults a sink may be away for 20 to 25 minutes before what came first is parked. At
+    /// least 1.
     pub attempts_max: Option<u32>,
     /// Delay after the first failure. Default 100 ms.
     pub base: Duration,
-    /// By how much each next delay is longer. Default 2. Below 1 is taken for 1.
+    /// By how much each next delay is longer. Default 2. From 1 to 100.
     pub factor: f64,
     /// Longest delay. Default 30 s.
     pub max: Duration,
