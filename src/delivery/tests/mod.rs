@@ -40,6 +40,8 @@ fn config() -> DeliveryConfig {
         retry: Retry { attempts_max: Some(3), base: ms(100), factor: 2.0, max: ms(300), jitter: Jitter::None },
         breaker: None,
         deliver_timeout: None,
+        in_flight_max: 1,
+        adaptive: None,
         partial: true,
         seed: 1,
         unix_start: UnixNanos(1_000_000_000),
