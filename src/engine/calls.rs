@@ -98,6 +98,12 @@ impl Calls {
         Some(lease)
     }
 
+    /// Whether nothing is out.
+    #[cfg(all(feature = "testing", not(loom)))]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
     /// How many have not come back in time.
     pub(crate) fn overdue(&self) -> usize {
         self.out.iter().filter(|out| out.overdue).count()

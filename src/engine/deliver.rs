@@ -54,6 +54,14 @@ pub(crate) enum Next {
     Rest(Option<Instant>),
 }
 
+impl<T> Delivery<T> {
+    /// Whether a call of the sink is out that others may come beside, or that has a deadline.
+    #[cfg(all(feature = "testing", not(loom)))]
+    pub(crate) fn is_out(&self) -> bool {
+        self.calls.as_ref().is_some_and(|calls| !calls.is_empty())
+    }
+}
+
 impl<T: Entry> Delivery<T> {
     /// Gives a sink that blocks its threads, where several batches or a deadline need them.
     pub(crate) fn hire(&mut self) -> Result<(), OpenError> {

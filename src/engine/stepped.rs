@@ -224,7 +224,9 @@ impl<T: Entry> SteppedQueue<T> {
                 }
             }
             SinkState::Rests(until) => {
-                if !self.woken.take() && until.is_none_or(|until| until > self.clock.now()) {
+                // What is out is asked for its answer, whether it has said that it has one or not.
+                let asks = self.delivery.is_out();
+                if !self.woken.take() && !asks && until.is_none_or(|until| until > self.clock.now()) {
                     self.sink = SinkState::Rests(until);
                     return SinkTurn::Rests;
                 }
@@ -349,8 +351,8 @@ impl<T> SteppedQueue<T> {
 
     /// Whether a batch is out at the sink.
     #[must_use]
-    pub const fn is_out(&self) -> bool {
-        matches!(self.sink, SinkState::Out(..))
+    pub fn is_out(&self) -> bool {
+        matches!(self.sink, SinkState::Out(..)) || self.delivery.is_out()
     }
 
     /// What [`Queue::flush`](crate::Queue::flush) waits for.
