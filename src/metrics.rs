@@ -120,7 +120,7 @@ pub struct Metrics {
     pub lost: u64,
     /// Entries on their way to the sink: in memory or in the log.
     pub pending: u64,
-    /// Entries in the batch that the sink has now.
+    /// Entries in the batches that the sink has now.
     pub in_flight: u64,
     /// Batches that the sink acknowledged at least in part.
     pub batches: u64,

@@ -209,7 +209,7 @@ impl<T: Entry> Producer<T> {
 }
 
 /// Fibonacci hashing: the upper half of a product with 2^64 / φ, spread over the rings.
-fn ring_of_key(key: u64, rings: u32) -> u32 {
+pub(crate) fn ring_of_key(key: u64, rings: u32) -> u32 {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     ((hash * u64::from(rings)) >> 32) as u32
 }

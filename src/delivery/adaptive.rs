@@ -21,7 +21,7 @@ pub(super) struct Adaptive {
 }
 
 /// A change of length is one part in so many, and so is the weight of a latency in the average.
-const PART: u64 = 10;
+const PART: u8 = 10;
 
 impl Adaptive {
     /// Between these bounds, beginning as near to `len` as they allow.
@@ -42,14 +42,15 @@ impl Adaptive {
             self.average_nanos = Some(latency);
             return;
         };
-        let tenth = average / PART;
-        let step = (self.len / PART as usize).max(1);
+        let part = u64::from(PART);
+        let tenth = average / part;
+        let step = (self.len / usize::from(PART)).max(1);
         if latency < average - tenth {
             self.len = self.len.saturating_add(step).min(self.max);
         } else if latency > average.saturating_add(tenth) {
             self.len = self.len.saturating_sub(step).max(self.min);
         }
-        self.average_nanos = Some(average - tenth + latency / PART);
+        self.average_nanos = Some(average - tenth + latency / part);
     }
 }
 

@@ -76,10 +76,8 @@ pub(crate) struct Start {
 impl Opening {
     /// Opens both logs, and puts the flush core together.
     pub(crate) fn run(mut self) -> Result<(Flush, Start), OpenError> {
-        if self.committed.is_some() {
-            // Who says what is stored by one LSN promises a prefix, and so gets one.
-            self.config.in_flight_max = 1;
-        }
+        // Who says what is stored by one LSN promises a prefix, and so gets one.
+        self.config.in_flight_max = if self.committed.is_some() { 1 } else { self.config.in_flight_max };
         let clock = self.clock.clone();
         let began = clock.now();
         let pool = self.pool()?;
