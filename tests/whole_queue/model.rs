@@ -61,6 +61,8 @@ pub struct Model {
     /// Of this life: entries pushed, acknowledged; the greatest number shown.
     pub accepted: u64,
     pub acked: u64,
+    /// Acknowledged after the deadline of a shutdown by a sink that stores numbers.
+    pub committed_late: u64,
     last_lsn: u64,
     /// The greatest durable cursor that was told, over all lives.
     cursor: u64,
@@ -84,6 +86,7 @@ impl Model {
         self.life += 1;
         (self.accepted, self.acked, self.last_lsn, self.durable, self.lost) = (0, 0, 0, 0, 0);
         self.failed = None;
+        self.committed_late = 0;
         self.now.clear();
         self.open.clear();
         if self.forgets {
@@ -209,6 +212,14 @@ impl Model {
         self.open.remove(&lsn);
         self.entries[item.id as usize].acked = self.life;
         self.acked += 1;
+    }
+
+    /// The sink answered after the deadline: it comes again, unless the sink itself says at opening that it has it.
+    pub fn too_late(&mut self, item: &Item, is_ack: bool) {
+        if is_ack && self.committed {
+            self.entries[item.id as usize].acked = self.life;
+            self.committed_late += 1;
+        }
     }
 
     /// It may be parked now, or done.

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringwal::sim::{
-    Death, Fault, ManualClock, OpKind, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings, mix,
+    Closing, Death, Fault, ManualClock, OpKind, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings, mix,
 };
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
@@ -633,6 +633,8 @@ impl World {
             }
         };
         self.tally.count(kind_of(answer), 1);
+        let is_late = life.queue.closing() == Some(Closing::Logs);
+        self.tally.count("answers after a deadline", u64::from(is_late));
         for (at, (lsn, item)) in batch.iter().enumerate() {
             let is_ack = match &reply {
                 Reply::Outcome(ringwal::Outcome::All(verdict)) => *verdict == Verdict::Ack,
@@ -640,9 +642,13 @@ impl World {
                 Reply::Panic => false,
             };
             if is_ack {
-                self.model.acked(lsn.number(), item);
                 let mut desk = self.desk.look();
                 desk.committed = desk.committed.map(|before| before.max(*lsn));
+            }
+            if is_late {
+                self.model.too_late(item, is_ack);
+            } else if is_ack {
+                self.model.acked(lsn.number(), item);
             } else {
                 // Parked at once, or after its last attempt.
                 self.model.may_be_done(lsn.number());
@@ -913,7 +919,7 @@ impl World {
         self.gone();
         self.found = None;
         if self.setup.durability != Durability::Memory && !failed {
-            self.left = Some((state.left_in_log, true));
+            self.left = Some((state.left_in_log - self.model.committed_late, true));
         }
         Ok(())
     }
