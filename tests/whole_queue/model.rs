@@ -75,6 +75,8 @@ pub struct Model {
     pub committed: bool,
     /// Something has rotted; and since then so many entries were reported as lost, or a torn tail.
     pub rotted: bool,
+    /// A read has been refused. Delivery stands still before it until the next opening; nothing may be missing for that.
+    pub unreadable: bool,
     pub reported: u64,
     /// Of this life: how many delivery has met.
     lost: u64,
@@ -292,6 +294,11 @@ impl Model {
         for known in self.entries.iter_mut().filter(|known| known.acked == life) {
             known.settled = true;
         }
+    }
+
+    /// Whether delivery may stand still before what it cannot read.
+    pub const fn may_halt(&self) -> bool {
+        self.rotted || self.unreadable
     }
 
     /// At the end: each entry that was told durable has had its exit. How many were lost to rot.

@@ -258,6 +258,7 @@ impl World {
                 let fault = Fault::error(*kind, *errno).after(*after);
                 // What cannot be read is lost where that is allowed, as if it had rotted.
                 self.model.rotted |= *kind == OpKind::Read && *errno == EIO;
+                self.model.unreadable |= *kind == OpKind::Read;
                 self.machine.inject(if *forever { fault.forever() } else { fault });
                 self.tally.count("errors", 1);
             }
@@ -758,7 +759,7 @@ impl World {
         let life = self.life.as_mut().expect("alive");
         let mut told = Vec::new();
         let (memory, closes) = (self.setup.durability == Durability::Memory, life.queue.closing().is_some());
-        let (health_failed, rotted) = (life.queue.has_failed(), self.model.rotted);
+        let (health_failed, may_halt) = (life.queue.has_failed(), self.model.may_halt());
         let mut wrong = None;
         life.durables.retain_mut(|(id, waits)| {
             let Some(result) = waits.poll() else { return true };
@@ -767,7 +768,7 @@ impl World {
                 Err(LogError::NotDurable) if memory => {}
                 Err(LogError::Failed(_)) if health_failed => {}
                 Err(LogError::Closed) if closes => {}
-                Err(LogError::Corrupt(_)) if closes && rotted => {}
+                Err(LogError::Corrupt(_)) if closes && may_halt => {}
                 Err(error) => wrong = Some(error),
             }
             false
@@ -979,7 +980,7 @@ impl World {
                 self.run(ROUNDS_MAX, true, true)?;
             } else if life.failed || halted {
                 if halted {
-                    if !self.model.rotted {
+                    if !self.model.may_halt() {
                         broken!("I5: delivery stands still, and nothing has rotted: {:?}", life.queue.health());
                     }
                     self.tally.count("corruption met by delivery", 1);
