@@ -128,6 +128,9 @@ fn seeds_that_found_something_find_nothing_any_more() {
         500_003_146,
         600_009_941,
         700_008_050,
+        // The last frame rotted, which is a torn tail; the opening that found it failed over the park, behind its settling
+        // where the log ends, and the next one had nothing torn to report. No promise covered it: the simulation asked too much.
+        800_009_647,
     ] {
         if let Err(report) = run_seed(seed, Mutants::NONE) {
             panic!("{report}");

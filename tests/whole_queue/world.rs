@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringwal::sim::{
-    Closing, Death, Fault, ManualClock, OpKind, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings, mix,
+    Closing, Death, Fault, ManualClock, OpKind, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings,
+    mix,
 };
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
@@ -399,6 +400,10 @@ impl World {
             // An op that the machine's death cut off, or an error.
             op.completed.is_none_or(|(_, errno)| errno != 0)
         });
+        if !matches!(error, OpenError::Corrupt { .. }) {
+            // It may have settled where the log ends, and the next one finds nothing torn any more.
+            self.model.torn |= self.model.rotted;
+        }
         match error {
             OpenError::Disk { error, .. } if error.errno == ENODEV => {
                 self.tally.count("deaths in recovery", 1);
