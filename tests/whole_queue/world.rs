@@ -1036,7 +1036,7 @@ impl World {
             }
             let answer = life.queue.list_parked(Lsn::ZERO, 50);
             self.run(ROUNDS_MAX, true, true)?;
-            let Ok(Ok(page)) = answer.try_recv() else { broken!("I6: a listing of the park has no answer") };
+            let page = page_of(&answer)?;
             let items = self.parked_items(&page)?;
             items.iter().for_each(|(_, item)| self.model.unparked(item.id));
             let ids = items.iter().map(|(id, _)| *id).collect();
@@ -1060,7 +1060,7 @@ impl World {
             loop {
                 let answer = self.life.as_mut().expect("alive").queue.list_parked(after, 50);
                 self.run(ROUNDS_MAX, true, true)?;
-                let Ok(Ok(page)) = answer.try_recv() else { broken!("I6: a listing of the park has no answer") };
+                let page = page_of(&answer)?;
                 let items = self.parked_items(&page)?;
                 let Some((last, _)) = items.last() else { break };
                 after = *last;
@@ -1093,6 +1093,15 @@ impl World {
             broken!("I4: all was delivered and closed, and {} entries are recovered", recovery.recovered);
         }
         self.shut(false)
+    }
+}
+
+/// What a listing of the park has come to, once nothing moves any more.
+fn page_of(answer: &Receiver<Result<Vec<ParkedEntry>, LogError>>) -> Check<Vec<ParkedEntry>> {
+    match answer.try_recv() {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(error)) => broken!("a listing of the park ends with: {error}"),
+        Err(_) => broken!("I6: a listing of the park has no answer"),
     }
 }
 
