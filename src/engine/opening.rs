@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::{Config, Durability, OnCorruption, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
-use crate::engine::flush::{Flush, State};
+use crate::engine::flush::{AtDisk, Flush, State};
 use crate::engine::lifecycle::io_error;
 use crate::engine::parking::Parking;
 use crate::engine::rings::{self, OldRings};
@@ -189,7 +189,7 @@ impl Opening {
         ));
         let mut flush = Flush {
             shared: Arc::clone(&shared),
-            disk,
+            disk: AtDisk::new(disk, clock.clone()),
             drainer,
             ring_home,
             share: Share::new(pool.clone()),
