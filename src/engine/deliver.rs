@@ -385,6 +385,7 @@ mod tests {
             next: Lsn::FIRST,
             torn_tail: None,
             lost: Vec::new(),
+            lost_parked: Vec::new(),
             took: Duration::ZERO,
             disk: disk.report(),
         };

@@ -346,7 +346,8 @@ impl World {
         let found = (recovery.end, recovery.recovered);
         self.tally.count("openings", 1);
         self.tally.count("recovered entries", recovery.recovered);
-        let lost: u64 = recovery.lost.iter().map(|(first, last)| last.number() - first.number() + 1).sum();
+        let given_up = recovery.lost.iter().chain(&recovery.lost_parked);
+        let lost: u64 = given_up.map(|(first, last)| last.number() - first.number() + 1).sum();
         let (clean, torn) = (recovery.clean, recovery.torn_tail.is_some());
         let note = format!(
             "open: end {} next {} recovered {} parked {} clean {clean} torn {torn} lost {lost}",
