@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
+use crate::lsn::Lsn;
 
 pub use crate::wal::recovery::OnCorruption;
 
@@ -210,6 +211,14 @@ impl Config {
     #[must_use]
     pub fn log_bytes_max(&self) -> u64 {
         self.log_bytes_max
+    }
+
+    /// For a sink that has said this: who tells what is stored by one LSN promises a prefix, and so gets one.
+    pub(crate) fn for_committed(mut self, committed: Option<Lsn>) -> Self {
+        if committed.is_some() {
+            self.in_flight_max = 1;
+        }
+        self
     }
 
     /// Longest frame for entries of this length, in whole blocks of `block_len`.

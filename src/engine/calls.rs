@@ -20,7 +20,7 @@ use crossbeam_queue::SegQueue;
 use crate::delivery::lease::{Lease, LeaseId};
 use crate::engine::deliver::{Answer, Call, block_on};
 use crate::engine::lifecycle::spawn;
-use crate::engine::{Shared, mark_sink_thread};
+use crate::engine::{Shared, Status, mark_sink_thread};
 use crate::error::OpenError;
 use crate::sync::mpsc::{Receiver, Sender, channel};
 use crate::sync::thread::JoinHandle;
@@ -31,6 +31,16 @@ pub(crate) struct Calls {
     /// Whether a call, once made, cannot be ended.
     blocks: bool,
     workers: Option<Workers>,
+    /// Ended by their deadline.
+    late: Vec<Call>,
+}
+
+/// What is left when delivery ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    Nothing,
+    /// The sink blocks in calls that cannot be ended.
+    AtWork,
 }
 
 struct Out {
@@ -43,7 +53,7 @@ struct Out {
 impl Calls {
     /// For a sink that blocks, or does not.
     pub(crate) const fn new(blocks: bool) -> Self {
-        Self { out: Vec::new(), blocks, workers: None }
+        Self { out: Vec::new(), blocks, workers: None, late: Vec::new() }
     }
 
     /// Gives a sink that blocks so many threads. Without them it is polled like any other: a test holds its turns.
@@ -93,9 +103,15 @@ impl Calls {
             return None;
         }
         let Out { lease, call, .. } = self.out.swap_remove(at);
-        // What the sink's future holds is dropped here, and may panic: it has failed already.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
+        self.late.extend(call);
         Some(lease)
+    }
+
+    /// Drops those that were ended: the sink's code, under no lock.
+    pub(crate) fn drop_late(&mut self) {
+        while let Some(call) = self.late.pop() {
+            drop_contained(call);
+        }
     }
 
     /// Whether nothing is out.
@@ -114,14 +130,25 @@ impl Calls {
         self.out.len() - self.overdue()
     }
 
-    /// Ends the threads that are free. The others end when the sink gives them back.
-    pub(crate) fn end(mut self) {
+    /// Ends what can be ended: futures, and the threads that are free. The others end when the sink gives them back.
+    pub(crate) fn end(mut self, status: &Status) -> Left {
+        self.drop_late();
+        let is_out = !self.out.is_empty();
+        if is_out {
+            status.set_sink_hung();
+        }
         if let Some(workers) = self.workers.take() {
             workers.end();
         }
-        // Their leases go with nobody to ask for them again; their futures may panic.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
+        // Nobody asks for their leases any more.
+        self.out.into_iter().filter_map(|out| out.call).for_each(drop_contained);
+        if is_out && self.blocks { Left::AtWork } else { Left::Nothing }
     }
+}
+
+/// What the sink's future holds may panic when it goes; what it was asked for has failed already.
+fn drop_contained(call: Call) {
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(call)));
 }
 
 /// Threads that call a sink that blocks.

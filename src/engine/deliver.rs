@@ -18,7 +18,7 @@ use crate::config::Park;
 use crate::delivery::batch::{Batch, RawBatch};
 use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
 use crate::delivery::lease::{Lease, LeaseId};
-use crate::engine::calls::Calls;
+use crate::engine::calls::{Calls, Left};
 use crate::engine::clock::Clock;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
@@ -88,24 +88,22 @@ impl<T: Entry> Delivery<T> {
     }
 
     /// Whether it was told to stop, and nothing that it has sent to the park is still on its way there: the cursor is
-    /// to say what becomes of it. Without the flush core nothing becomes of it any more.
+    /// to say what becomes of it. After the deadline, or without the flush core, nothing becomes of it any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.shared.is_delivery_stopped()
-            && self.calls.as_ref().is_none_or(|calls| calls.in_time() == 0)
-            && (self.dispatcher.parking() == 0 && self.shared.notices.is_empty() || self.shared.has_ended())
+        let is_stopped = self.shared.is_delivery_stopped();
+        let is_parked = || self.dispatcher.parking() == 0 && self.shared.notices.is_empty();
+        let is_back = || self.calls.as_ref().is_none_or(|calls| calls.in_time() == 0);
+        is_stopped && (!self.shared.is_heard() || is_back() && (is_parked() || self.shared.has_ended()))
     }
 
     /// Tells what is left to tell, and closes the sink.
     pub(crate) fn finish(&mut self) {
-        self.turn_events();
-        if let Some(calls) = self.calls.take() {
-            let hangs = calls.overdue() > 0;
-            calls.end();
-            if hangs {
-                // It is still at work, and closing comes after the last batch.
-                self.shared.status.set_sink_hung();
-                return;
-            }
+        self.counted(Self::turn_events);
+        if let Some(calls) = self.calls.take()
+            && calls.end(&self.shared.status) == Left::AtWork
+        {
+            // Closing would come before the end of the last batch.
+            return;
         }
         if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
             self.shared.counters.sink_panics.add(1);
@@ -114,8 +112,25 @@ impl<T: Entry> Delivery<T> {
 
     /// Does what is to be done now, without waiting.
     pub(crate) fn turn(&mut self) -> Next {
-        self.take_notices();
         self.take_answers();
+        let batch = self.counted(Self::next_batch).flatten();
+        if let Some(calls) = &mut self.calls {
+            calls.drop_late();
+        }
+        match batch {
+            Some((lease, raw)) => self.deliver(lease, raw),
+            None => self.rest(),
+        }
+    }
+
+    /// Does what changes counts, unless the deadline of a shutdown is over.
+    fn counted<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let shared = Arc::clone(&self.shared);
+        shared.while_heard(|| work(self))
+    }
+
+    fn next_batch(&mut self) -> Option<(Lease, RawBatch)> {
+        self.take_notices();
         self.take_frames();
         let now = self.clock.now();
         // ORDERING: Acquire: closing is told once, and for good.
@@ -128,10 +143,7 @@ impl<T: Entry> Delivery<T> {
         let rests = self.shared.is_paused() || self.shared.is_delivery_stopped();
         let batch = if rests { None } else { self.dispatcher.poll_delivery(now) };
         self.publish();
-        match batch {
-            Some((lease, raw)) => self.deliver(lease, raw),
-            None => self.rest(),
-        }
+        batch
     }
 
     fn take_notices(&mut self) {
@@ -304,6 +316,10 @@ impl<T: Entry> Delivery<T> {
 
     /// The sink has answered, or panicked.
     pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Answer) {
+        self.counted(|delivery| delivery.take_answer(lease, answer));
+    }
+
+    fn take_answer(&mut self, lease: Lease, answer: Answer) {
         let delivered_before = self.dispatcher.counts().delivered;
         let outcome = answer.unwrap_or_else(|panic| {
             self.shared.counters.sink_panics.add(1);
@@ -444,6 +460,7 @@ mod tests {
             next: Lsn::FIRST,
             torn_tail: None,
             lost: Vec::new(),
+            lost_parked: Vec::new(),
             took: Duration::ZERO,
             disk: disk.report(),
         };

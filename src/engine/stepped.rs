@@ -149,16 +149,17 @@ impl<T: Entry> SteppedQueue<T> {
             config.park_bytes_max = segment_len * u64::from(park_slots);
         }
         let sink: Box<dyn DynSink<T>> = Box::new(sink);
+        let committed = lifecycle::ask_committed(&*sink)?;
         let opening = Opening {
             source: Source::Given(Box::new(machine.connect().expect("no other process runs on the machine"))),
             schema: T::SCHEMA,
             accepts: T::accepts,
-            committed: lifecycle::ask_committed(&*sink)?,
+            committed,
             meta: None,
             seed: settings.seed,
             clock: Clock::Manual(settings.clock.clone()),
             mutants: settings.mutants,
-            config,
+            config: config.for_committed(committed),
         };
         let (core, start) = opening.run()?;
         let shared = Arc::clone(&start.shared);
@@ -308,6 +309,7 @@ impl<T: Entry> SteppedQueue<T> {
                     Closing::Batch
                 }
                 Closing::Batch => {
+                    self.shared.hear_no_more();
                     self.shared.command(Command::Close);
                     Closing::Logs
                 }
