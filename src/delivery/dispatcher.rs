@@ -17,8 +17,8 @@
 //!
 //! Order per thread is promised, and entries of one thread may lie anywhere in the log: so the default is one batch, and
 //! a sink that takes long is helped by longer ones only (`docs/adr/0010-strict-order-one-batch.md`). With keys it can
-//! have several (`docs/adr/0014-order-per-key.md`). The cursor's table has [room](super::room) for all that they may
-//! leave done above the low watermark.
+//! have several (`docs/adr/0014-order-per-key.md`). The cursor's table has room for all that they may
+//! leave done above the low watermark (`room.rs`).
 //!
 //! # Nothing is lost, nothing is counted twice
 //! | where an entry is | getter                    | leaves when                                     |
