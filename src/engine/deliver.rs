@@ -308,8 +308,9 @@ impl<T: Entry> Delivery<T> {
         let nothing_more = self.dispatcher.is_full() || all_here && self.shared.frames.is_empty();
         // ORDERING: Acquire, as in `turn`.
         self.shared.closing.load(Ordering::Acquire)
-            && self.calls.as_ref().is_some_and(|calls| calls.overdue() > 0 && calls.in_time() == 0)
+            && self.calls.as_ref().is_some_and(|calls| calls.overdue() > 0)
             && nothing_more
+            // Of those that are out and in time it has the deadline, and of those in retry when they are due.
             && self.dispatcher.poll_timeout().is_none()
             && self.dispatcher.parking() == 0
     }
