@@ -239,7 +239,10 @@ impl<T: Entry> SteppedQueue<T> {
         match self.delivery.turn() {
             Next::Ask(lease, call) => self.sink = SinkState::Out(lease, call),
             Next::Again => {}
-            Next::Rest(until) => self.sink = SinkState::Rests(until),
+            // A thread sleeps for so long, whatever its clock shows meanwhile.
+            Next::Rest(until) => {
+                self.sink = SinkState::Rests(until.map(|at| self.clock.now() + at.since(self.clock.read())));
+            }
         }
         if self.is_out() { SinkTurn::Out } else { SinkTurn::Turned }
     }
