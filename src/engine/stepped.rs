@@ -242,10 +242,7 @@ impl<T: Entry> SteppedQueue<T> {
         match self.delivery.turn() {
             Next::Ask(lease, call) => self.sink = SinkState::Out(lease, call),
             Next::Again => {}
-            // A thread sleeps for so long, whatever its clock shows meanwhile.
-            Next::Rest(until) => {
-                self.sink = SinkState::Rests(until.map(|at| self.clock.now() + at.since(self.clock.read())));
-            }
+            Next::Rest(until) => self.sink = SinkState::Rests(until.map(|at| self.clock.due(at))),
         }
         if self.is_out() { SinkTurn::Out } else { SinkTurn::Turned }
     }

@@ -44,6 +44,12 @@ impl ManualClock {
         }
     }
 
+    /// When a sleep ends that is to last until a process would read `at`: it lasts for so long, whatever is read then.
+    #[must_use]
+    pub fn due(&self, at: Instant) -> Instant {
+        self.now() + at.since(self.read())
+    }
+
     /// Lets a process read the same moment again and again, or what the time really is again.
     pub fn set_stalled(&self, stalled: bool) {
         let at = if stalled { self.read().as_nanos().saturating_add(1) } else { 0 };
