@@ -39,7 +39,7 @@ impl Log {
     /// Every LSN up to this one survives the death of the process: the writes up to it have completed.
     #[must_use]
     pub fn written(&self) -> Lsn {
-        self.writer.written()
+        self.writer.written(self.desk.config.mutants)
     }
 
     /// From now on entries are of this schema: they go to a new segment. False: not yet, something is in memory that is
