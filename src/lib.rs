@@ -25,7 +25,7 @@
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`Batch`], [`Verdict`] |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
-//! | watch it                          | [`Metrics`], [`Health`], [`Recovery`]                      |
+//! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
 //!
 //! # Semantics
 //! | about      | what holds                                                                             |
@@ -52,7 +52,11 @@ mod durable;
 mod engine;
 mod entry;
 mod error;
+#[cfg(feature = "metrics")]
+mod exporter;
+mod families;
 mod health;
+mod histogram;
 mod lsn;
 mod metrics;
 mod parked;
@@ -82,6 +86,7 @@ pub mod sink;
 pub mod time;
 #[doc(hidden)]
 pub mod wal;
+mod watch;
 #[doc(hidden)]
 pub mod watermark;
 
@@ -96,9 +101,12 @@ pub use durable::{Durable, Receipt};
 pub use entry::__private;
 pub use entry::{DecodeError, EncodeError, Entry, InPlace};
 pub use error::{BatchError, ConfigError, LogError, OpenError, PushError, Shutdown, ShutdownError};
+#[cfg(feature = "metrics")]
+pub use exporter::MetricsExporter;
 pub use health::{Concern, Health};
+pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
-pub use metrics::Metrics;
+pub use metrics::{Failures, Metrics, Rejected};
 pub use parked::Parked;
 pub use pinned::{Claim, PinnedProducer};
 pub use producer::Producer;
@@ -107,6 +115,7 @@ pub use queue::Queue;
 pub use recovery::Recovery;
 pub use schema::Schema;
 pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn, sink_fn};
+pub use watch::{Snapshot, Watch};
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

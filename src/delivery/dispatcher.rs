@@ -52,7 +52,7 @@ pub use crate::delivery::seam::{DeliveryConfig, DeliveryCounts, DeliveryEvent, F
 use crate::lsn::Lsn;
 use crate::ring::record::Records;
 use crate::schema::Schema;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 use crate::wal::cursor::Cursor;
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameKind};
 
@@ -168,6 +168,13 @@ impl Dispatcher {
     pub fn oldest(&self) -> Option<Instant> {
         let taken = self.flights.first().and_then(|flight| flight.batch.arrived());
         taken.or_else(|| self.pending.oldest().map(|(_, arrived)| arrived))
+    }
+
+    /// When the oldest entry that has not had its exit was taken over from its ring, in wall-clock time.
+    #[must_use]
+    pub fn oldest_time(&self) -> Option<UnixNanos> {
+        let taken = self.flights.iter().filter(|flight| !flight.batch.is_empty()).map(|flight| flight.batch.time(0));
+        taken.chain(self.pending.oldest_time()).min()
     }
 
     /// How long the oldest entry has been here.
@@ -401,7 +408,7 @@ impl Dispatcher {
         flight.lease = id;
         flight.last_out = now;
         flight.state = State::Out { deadline, overdue: false };
-        (Lease::new(id, deadline, &self.returns), flight.batch.clone())
+        (Lease::new(id, now, deadline, &self.returns), flight.batch.clone())
     }
 
     pub(super) fn note_progress(&mut self) {

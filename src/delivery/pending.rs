@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use crate::delivery::batch::{RawBatch, RawEntry, RawFrame, u32_of};
 use crate::delivery::progress::Attempts;
 use crate::lsn::Lsn;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 /// A frame whose entries wait, from `at` on.
 #[derive(Debug)]
@@ -49,6 +49,11 @@ impl Pending {
     /// LSN of the oldest entry, and when it came.
     pub(super) fn oldest(&self) -> Option<(Lsn, Instant)> {
         self.frames.front().map(|front| (front.entries[front.at].lsn, front.frame.arrived))
+    }
+
+    /// When the oldest entry's frame was begun, in wall-clock time.
+    pub(super) fn oldest_time(&self) -> Option<UnixNanos> {
+        self.frames.front().map(|front| front.frame.time)
     }
 
     /// These entries of a frame wait behind all others.

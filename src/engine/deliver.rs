@@ -7,6 +7,7 @@
 //! needs unwinding (`panic = "unwind"`, the default).
 
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -19,6 +20,7 @@ use crate::delivery::batch::{Batch, RawBatch};
 use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
 use crate::delivery::lease::Lease;
 use crate::engine::clock::Clock;
+use crate::engine::trace::BatchSpan;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
 use crate::sink::{Boxed, DynSink, Outcome};
@@ -36,6 +38,8 @@ pub(crate) struct Delivery<T> {
     pub(crate) clock: Clock,
     /// What comes next cannot be what comes next: nothing more is taken.
     pub(crate) halted: bool,
+    /// Entries that had had their exit when this was last looked at.
+    pub(crate) exits: u64,
 }
 
 /// What delivery does when a turn is over.
@@ -98,6 +102,7 @@ impl<T: Entry> Delivery<T> {
         let rests = self.shared.is_paused() || self.shared.is_delivery_stopped();
         let batch = if rests { None } else { self.dispatcher.poll_delivery(now) };
         self.publish();
+        self.publish_ages(now);
         match batch {
             Some((lease, raw)) => self.deliver(lease, raw),
             None => self.rest(),
@@ -173,6 +178,7 @@ impl<T: Entry> Delivery<T> {
 
     /// Delivery ends before what cannot be; what came before is still delivered, and all of it is kept.
     fn halt(&mut self, why: &str) {
+        self.shared.tell_corrupt(why);
         self.shared.status.corrupt(why);
         self.halted = true;
         self.shared.done.fail();
@@ -184,6 +190,7 @@ impl<T: Entry> Delivery<T> {
             match event {
                 DeliveryEvent::Acked { acked, done, attempts } => acks = Some(AckState { acked, done, attempts }),
                 DeliveryEvent::Park { lease, entries } => {
+                    self.shared.tell_park(&entries);
                     if self.shared.config.park == Park::Dir {
                         self.shared.command(Command::Park { lease, records: entries });
                     } else {
@@ -193,11 +200,12 @@ impl<T: Entry> Delivery<T> {
                         self.shared.counters.refused_for_good.add(count);
                     }
                 }
-                DeliveryEvent::Retry { entries, attempts, .. } => {
+                DeliveryEvent::Retry { entries, attempts, due, why } => {
                     self.shared.counters.retries.add(entries as u64);
                     self.shared.status.set_sink_attempts(attempts);
+                    self.shared.tell_retry(entries, attempts, due.since(self.clock.now()), &why);
                 }
-                DeliveryEvent::Overdue { .. } => {}
+                DeliveryEvent::Overdue { .. } => self.shared.tell_overdue(),
             }
         }
         if let Some(acks) = acks {
@@ -217,9 +225,25 @@ impl<T: Entry> Delivery<T> {
         cells.delivered.set(counts.delivered);
         cells.delivery_failures.set(counts.failures);
         cells.batches.set(counts.leases);
+        cells.failures.retry.set(counts.retried);
+        cells.failures.park.set(counts.refused);
+        cells.failures.timeout.set(counts.overdue);
         let breaker = self.dispatcher.breaker();
         cells.breaker_opened.set(self.dispatcher.breaker_opened());
         self.shared.set_breaker(breaker);
+    }
+
+    /// How old what is here is, and since when nothing of it has had its exit.
+    fn publish_ages(&mut self, now: Instant) {
+        let cells = &self.shared.counters;
+        cells.oldest_unix.set(self.dispatcher.oldest_time().map_or(0, |time| time.0));
+        let exits = self.dispatcher.counts().delivered + self.dispatcher.counts().parked;
+        let moved = std::mem::replace(&mut self.exits, exits) != exits;
+        if self.dispatcher.unfinished() == 0 {
+            cells.stands_since.set(0);
+        } else if moved || cells.stands_since.read() == 0 {
+            cells.stands_since.set(now.as_nanos().max(1));
+        }
     }
 
     fn deliver(&mut self, lease: Lease, raw: RawBatch) -> Next {
@@ -228,21 +252,31 @@ impl<T: Entry> Delivery<T> {
             self.dispatcher.handle_undecodable(&lease, failure.index, failure.error);
         }
         if batch.is_empty() {
-            self.handle_answer(lease, Ok(Outcome::ack()));
+            self.settle(self.clock.now(), lease, Outcome::ack());
             return Next::Again;
         }
+        self.shared.counters.batch_len.record(batch.len() as u64);
         let sink = Arc::clone(&self.sink);
-        Next::Ask(lease, Call(Some(Box::pin(async move { sink.deliver_boxed(batch).await }))))
+        let span = self.shared.tell_asked(&lease, &batch);
+        Next::Ask(lease, Call { asked: Some(Box::pin(async move { sink.deliver_boxed(batch).await })), span })
     }
 
     /// The sink has answered, or panicked.
     pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
-        let delivered_before = self.dispatcher.counts().delivered;
+        let now = self.clock.now();
+        let took = now.since(lease.given());
+        self.shared.counters.delivery_time.record_time(took);
+        self.shared.tell_answer(&lease, answer.as_ref(), took);
         let outcome = answer.unwrap_or_else(|panic| {
             self.shared.counters.sink_panics.add(1);
-            Outcome::retry(format!("the sink panicked: {}", panic.0))
+            Outcome::retry(panic.to_string())
         });
-        self.dispatcher.handle_verdict(self.clock.now(), lease, outcome);
+        self.settle(now, lease, outcome);
+    }
+
+    fn settle(&mut self, now: Instant, lease: Lease, outcome: Outcome) {
+        let delivered_before = self.dispatcher.counts().delivered;
+        self.dispatcher.handle_verdict(now, lease, outcome);
         if self.dispatcher.counts().delivered > delivered_before {
             self.shared.status.set_sink_attempts(0);
         }
@@ -274,17 +308,27 @@ impl<T: Entry> Delivery<T> {
 }
 
 /// A batch out at the sink. What panics there goes no further.
-pub(crate) struct Call(Option<Boxed<'static, Outcome>>);
+pub(crate) struct Call {
+    asked: Option<Boxed<'static, Outcome>>,
+    span: BatchSpan,
+}
 
 /// What a sink said when it panicked.
 #[derive(Debug)]
 pub(crate) struct SinkPanic(String);
 
+impl fmt::Display for SinkPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the sink panicked: {}", self.0)
+    }
+}
+
 impl Future for Call {
     type Output = Result<Outcome, SinkPanic>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let asked = &mut self.get_mut().0;
+        let Self { asked, span } = self.get_mut();
+        let _within = span.enter();
         let polled = catch_unwind(AssertUnwindSafe(|| {
             let polled = asked.as_mut().map_or(Poll::Pending, |asked| asked.as_mut().poll(context));
             if polled.is_ready() {
@@ -392,6 +436,7 @@ mod tests {
             dispatcher: Dispatcher::new(dispatcher, &Cursor::default()),
             clock: Clock::start(),
             halted: false,
+            exits: 0,
         }
     }
 

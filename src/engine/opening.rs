@@ -187,6 +187,8 @@ impl Opening {
             first,
             Status::at(clock.clone()),
         ));
+        shared.tell_opened();
+        let state = State::new(count, &log);
         let mut flush = Flush {
             shared: Arc::clone(&shared),
             disk,
@@ -200,7 +202,7 @@ impl Opening {
             reader,
             window,
             parking: Parking::new(park_log, park_reader, pool, gone),
-            state: State::new(count),
+            state,
         };
         let need = config.segment_len;
         // `Spill` asks for a slot only when memory fills.
