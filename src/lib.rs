@@ -67,6 +67,8 @@ mod queue;
 mod ranges;
 mod recovery;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(all(feature = "testing", not(loom)))]
 pub mod sim;
 mod sync;
@@ -114,6 +116,8 @@ pub use prometheus::prometheus_text;
 pub use queue::Queue;
 pub use recovery::Recovery;
 pub use schema::Schema;
+#[cfg(feature = "serve")]
+pub use serve::{ServeError, Server, serve};
 pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn, sink_fn};
 pub use watch::{Snapshot, Watch};
 
