@@ -37,7 +37,13 @@ pub(super) fn refuse(mut stream: TcpStream) {
 }
 
 /// Answers one request. What goes wrong is the client's affair: there is nobody to tell.
-pub(super) fn answer(stream: TcpStream, queues: &[Watch]) {
+pub(super) fn answer(stream: &TcpStream, queues: &[Watch]) {
+    converse(stream, queues);
+    // Whoever accepted it has it too, and may keep that until the next one comes.
+    let _ = stream.shutdown(Shutdown::Both);
+}
+
+fn converse(stream: &TcpStream, queues: &[Watch]) {
     let deadline = Instant::now() + WITHIN;
     let service = service_fn(|request| {
         let answer = pages::answer(&request, queues);
@@ -64,12 +70,12 @@ pub(super) fn answer(stream: TcpStream, queues: &[Watch]) {
 }
 
 /// A stream whose reads and writes wait no longer than until a deadline.
-struct Timed {
-    stream: TcpStream,
+struct Timed<'a> {
+    stream: &'a TcpStream,
     deadline: Instant,
 }
 
-impl Timed {
+impl Timed<'_> {
     fn left(&self) -> io::Result<Option<Duration>> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(Some(left)) }
@@ -86,7 +92,7 @@ fn again<T>(mut action: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
     }
 }
 
-impl hyper::rt::Read for Timed {
+impl hyper::rt::Read for Timed<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let mut buffer = [0; READ_LEN];
         let len = into.remaining().min(READ_LEN);
@@ -100,7 +106,7 @@ impl hyper::rt::Read for Timed {
     }
 }
 
-impl hyper::rt::Write for Timed {
+impl hyper::rt::Write for Timed<'_> {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         again(|| {
             let left = self.left()?;

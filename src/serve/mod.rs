@@ -166,7 +166,7 @@ fn accept(listener: &TcpListener, queues: &Arc<[Watch]>, stopped: &AtomicBool) {
 fn answer(stream: TcpStream, queues: &Arc<[Watch]>) -> io::Result<Open> {
     let (ours, queues) = (stream.try_clone()?, Arc::clone(queues));
     let name = "ringwal-http".to_owned();
-    let thread = thread::Builder::new().name(name).spawn(move || connection::answer(ours, &queues))?;
+    let thread = thread::Builder::new().name(name).spawn(move || connection::answer(&ours, &queues))?;
     Ok(Open { stream, thread })
 }
 
