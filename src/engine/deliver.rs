@@ -328,15 +328,15 @@ impl Future for Call {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { asked, span } = self.get_mut();
-        let _within = span.enter();
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+        let poll = || {
             let polled = asked.as_mut().map_or(Poll::Pending, |asked| asked.as_mut().poll(context));
             if polled.is_ready() {
                 // Dropping it is the sink's code too.
                 *asked = None;
             }
             polled
-        }));
+        };
+        let polled = span.run(|| catch_unwind(AssertUnwindSafe(poll)));
         match polled {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(SinkPanic(panic_text(&*panic).to_owned()))),

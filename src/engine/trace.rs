@@ -46,13 +46,13 @@ macro_rules! tell {
 pub(crate) struct BatchSpan(#[cfg(feature = "tracing")] tracing::Span);
 
 impl BatchSpan {
-    #[cfg(feature = "tracing")]
-    pub(crate) fn enter(&self) -> tracing::span::Entered<'_> {
-        self.0.enter()
+    /// Runs some of that code.
+    pub(crate) fn run<R>(&self, code: impl FnOnce() -> R) -> R {
+        #[cfg(feature = "tracing")]
+        return self.0.in_scope(code);
+        #[cfg(not(feature = "tracing"))]
+        code()
     }
-
-    #[cfg(not(feature = "tracing"))]
-    pub(crate) const fn enter(&self) {}
 }
 
 fn nanos(time: Duration) -> u64 {
