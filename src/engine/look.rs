@@ -57,7 +57,8 @@ impl Shared {
         if metrics.parked > 0 {
             degraded.push(Concern::Parked(metrics.parked));
         }
-        let lost: u64 = self.recovery.lost.iter().map(|(first, last)| last.next().since(*first)).sum();
+        let given_up = self.recovery.lost.iter().chain(&self.recovery.lost_parked);
+        let lost: u64 = given_up.map(|(first, last)| last.next().since(*first)).sum();
         if lost > 0 {
             degraded.push(Concern::LostEntries(lost));
         }

@@ -85,6 +85,15 @@ impl Shared {
         for (first, last) in &found.lost {
             tell!(WARN, self, "damaged entries were given up", first_lsn = first.number(), last_lsn = last.number());
         }
+        for (first, last) in &found.lost_parked {
+            tell!(
+                WARN,
+                self,
+                "damaged parked entries were given up",
+                first_id = first.number(),
+                last_id = last.number()
+            );
+        }
     }
 
     pub(crate) fn tell_closing(&self) {
