@@ -257,6 +257,20 @@ fn a_sink_that_is_done_with_nothing_for_long_shows_in_health() {
         stage.pass(4 * SECOND);
     }
     assert!(stands(&stage), "{:?}", stage.queue.health());
+    // Slow progress with a backlog that is never gone is progress.
+    let mut slow = Stage::<Vec<u8>>::open(settings(Durability::Immediate).batch_len_max(1).retry(Retry {
+        base: 4 * SECOND,
+        max: 4 * SECOND,
+        factor: 1.0,
+        ..Retry::default()
+    }));
+    slow.script.then([Reply::Retry, Reply::Ack].repeat(8));
+    (0..8).for_each(|n| _ = slow.producer().push(vec![n]).unwrap());
+    slow.settle();
+    for _ in 0..7 {
+        slow.pass(4 * SECOND);
+        assert!(slow.queue.metrics().pending > 0 && !stands(&slow), "{:?}", slow.queue.health());
+    }
     // A pause is asked for.
     stage.queue.set_paused(true);
     assert!(!stands(&stage));

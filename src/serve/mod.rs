@@ -10,9 +10,9 @@
 //! | sends slowly, or nothing, or reads slowly | 5 s for all of a connection |
 //! | sends long heads or bodies | 16 KiB and 100 headers; bodies are not looked at |
 //!
-//! HTTP itself is hyper's: its parser is the most used there is, it brings no runtime, and it lets the caller make the
-//! reads, so that every one of them has a deadline. (tiny_http has fewer dependencies and no timeouts.) Nothing here
-//! touches a queue but to read its counts: a server under load costs CPU and delays no push.
+//! HTTP itself is hyper's, which lets its caller make the reads, so that every one of them has a deadline; why not a
+//! smaller one: `docs/adr/0018-hyper-for-serve.md`. Nothing here touches a queue but to read its counts: a server under
+//! load costs CPU and delays no push.
 
 mod connection;
 mod pages;
