@@ -170,7 +170,7 @@ fn a_head_without_end_is_refused_and_the_next_one_answered() {
     // The other side may close before it has read all of it.
     let _ = stream.write_all(format!("GET / HTTP/1.1\r\nhost: {}", "x".repeat(1 << 20)).as_bytes());
     let answer = read_all(stream);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer:?}");
     let mut stream = connect(server.address());
     let _ = stream.write_all(b"\x16\x03\x01 this is no HTTP\r\n\r\n");
     let answer = read_all(stream);
