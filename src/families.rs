@@ -111,7 +111,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
     let buckets = |name, help, histogram, unit| Family { name, kind: Kind::Histogram, help, values: Values::Buckets(histogram, unit) };
     let &Metrics {
         recovered, recovered_from_rings, recovered_parked, pushed, pushed_bytes, rejected: _, rejected_by, dropped, delivered, parked,
-        discarded, redelivered, lost, pending, in_flight, batches, delivery_failures, failures_by, ref delivery_micros, ref batch_entries,
+        discarded, redelivered, lost, pending, in_flight, batches, delivery_failures, delivery_timeouts, failures_by, ref delivery_micros, ref batch_entries,
         sink_panics, retries, breaker_opened, breaker, ring_bytes, ring_bytes_max, backlog_bytes, oldest_age, memory_bytes, memory_bytes_max,
         last_lsn, durable_lsn, cursor_lsn, frames, log_bytes_written, padding_bytes, writes, syncs, commit_nanos_mean, ref commit_micros,
         ref commit_entries, ref drain_to_durable_micros, log_bytes, log_bytes_max, segments_live, segments_free, frames_let_go,
@@ -151,6 +151,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
         by("delivery_failures_by_kind_total", "The same by what happened; one may count under several kinds.", "kind", &[
             ("retry", retry), ("park", park), ("timeout", timeout), ("panic", panic),
         ]),
+        whole("delivery_timeouts_total", Counter, "Deliveries without an answer by their deadline.", delivery_timeouts),
         whole("sink_panics_total", Counter, "Deliveries that ended in a panic of the sink.", sink_panics),
         whole("retried_entries_total", Counter, "Entries delivered again because of a retry.", retries),
         whole("breaker_opened_total", Counter, "How often the breaker has opened.", breaker_opened),

@@ -23,7 +23,7 @@
 //! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`]            |
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
-//! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`Batch`], [`Verdict`] |
+//! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
 //!
@@ -118,7 +118,10 @@ pub use recovery::Recovery;
 pub use schema::Schema;
 #[cfg(feature = "serve")]
 pub use serve::{ServeError, Server, serve};
-pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn, sink_fn};
+pub use sink::{
+    BlockingFn, BlockingPoolFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn,
+    blocking_pool_fn, sink_fn,
+};
 pub use watch::{Snapshot, Watch};
 
 /// The README's examples compile and run.

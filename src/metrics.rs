@@ -80,6 +80,7 @@ pub(crate) struct Counters {
     // The delivery thread.
     pub(crate) delivered: Cell,
     pub(crate) delivery_failures: Cell,
+    pub(crate) delivery_timeouts: Cell,
     pub(crate) sink_panics: Cell,
     pub(crate) batches: Cell,
     pub(crate) retries: Cell,
@@ -119,7 +120,6 @@ pub(crate) struct RejectedCells {
 pub(crate) struct FailureCells {
     pub(crate) retry: Cell,
     pub(crate) park: Cell,
-    pub(crate) timeout: Cell,
 }
 
 /// Entries that producers got back, by reason. They were never in the queue.
@@ -200,7 +200,7 @@ pub struct Metrics {
     pub lost: u64,
     /// Entries on their way to the sink: in memory or in the log.
     pub pending: u64,
-    /// Entries in the batch that the sink has now.
+    /// Entries in the batches that the sink has now.
     pub in_flight: u64,
     /// Batches given to the sink, retries included.
     pub batches: u64,
@@ -212,6 +212,8 @@ pub struct Metrics {
     pub delivery_micros: Histogram,
     /// Entries in a batch, as it was given to the sink, retries included.
     pub batch_entries: Histogram,
+    /// Deliveries that had no answer by their deadline. An async one has failed by that; one that blocks may still succeed.
+    pub delivery_timeouts: u64,
     /// Deliveries that ended in a panic of the sink.
     pub sink_panics: u64,
     /// Entries that were delivered again because of a retry.
@@ -390,11 +392,12 @@ impl Counters {
             failures_by: Failures {
                 retry: self.failures.retry.read(),
                 park: self.failures.park.read(),
-                timeout: self.failures.timeout.read(),
+                timeout: self.delivery_timeouts.read(),
                 panic: self.sink_panics.read(),
             },
             delivery_micros: self.delivery_time.read(),
             batch_entries: self.batch_len.read(),
+            delivery_timeouts: self.delivery_timeouts.read(),
             sink_panics: self.sink_panics.read(),
             retries: self.retries.read(),
             breaker_opened: self.breaker_opened.read(),

@@ -3,7 +3,7 @@
 //! ```text
 //!   frames ─► Dispatcher ─► batch ─► decode ─► sink ─► verdict ─► Dispatcher ─► acks ─► flush core
 //! ```
-//! One batch is out at a time. A sink's panic is contained here and counts as a retry; containing it
+//! The thread calls the sink itself; with a deadline, or with several batches out, see `calls.rs`. A sink's panic is contained here and counts as a retry; containing it
 //! needs unwinding (`panic = "unwind"`, the default).
 
 use std::any::Any;
@@ -18,11 +18,14 @@ use std::time::Duration;
 use crate::config::Park;
 use crate::delivery::batch::{Batch, RawBatch};
 use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
-use crate::delivery::lease::Lease;
+use crate::delivery::lease::{Lease, LeaseId};
+use crate::engine::calls::{Calls, Left};
 use crate::engine::clock::Clock;
 use crate::engine::trace::BatchSpan;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
+use crate::error::OpenError;
+use crate::lsn::Lsn;
 use crate::sink::{Boxed, DynSink, Outcome};
 use crate::sync::atomic::Ordering;
 use crate::sync::mpsc::SyncSender;
@@ -36,6 +39,8 @@ pub(crate) struct Delivery<T> {
     pub(crate) sink: Arc<dyn DynSink<T>>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) clock: Clock,
+    /// `None`: one batch at a time without a deadline, called by this thread.
+    pub(crate) calls: Option<Calls>,
     /// What comes next cannot be what comes next: nothing more is taken.
     pub(crate) halted: bool,
     /// Entries that had had their exit when this was last looked at.
@@ -53,7 +58,21 @@ pub(crate) enum Next {
     Rest(Option<Instant>),
 }
 
+impl<T> Delivery<T> {
+    /// Whether a call of the sink is out that others may come beside, or that has a deadline.
+    #[cfg(all(feature = "testing", not(loom)))]
+    pub(crate) fn is_out(&self) -> bool {
+        self.calls.as_ref().is_some_and(|calls| !calls.is_empty())
+    }
+}
+
 impl<T: Entry> Delivery<T> {
+    /// Gives a sink that blocks its threads, where several batches or a deadline need them.
+    pub(crate) fn hire(&mut self) -> Result<(), OpenError> {
+        let count = self.dispatcher.in_flight_max();
+        self.calls.as_mut().map_or(Ok(()), |calls| calls.hire(&self.shared, count))
+    }
+
     /// Runs until delivery is stopped, then closes the sink and says so.
     pub(crate) fn run(mut self, ended: SyncSender<()>) {
         mark_sink_thread(&self.shared);
@@ -75,13 +94,21 @@ impl<T: Entry> Delivery<T> {
     /// Whether it was told to stop, and nothing that it has sent to the park is still on its way there: the cursor is
     /// to say what becomes of it. After the deadline, or without the flush core, nothing becomes of it any more.
     pub(crate) fn is_over(&self) -> bool {
+        let is_stopped = self.shared.is_delivery_stopped();
         let is_parked = || self.dispatcher.parking() == 0 && self.shared.notices.is_empty();
-        self.shared.is_delivery_stopped() && (is_parked() || !self.shared.is_heard() || self.shared.has_ended())
+        let is_back = || self.calls.as_ref().is_none_or(|calls| calls.in_time() == 0);
+        is_stopped && (!self.shared.is_heard() || is_back() && (is_parked() || self.shared.has_ended()))
     }
 
     /// Tells what is left to tell, and closes the sink.
     pub(crate) fn finish(&mut self) {
         self.counted(Self::turn_events);
+        if let Some(calls) = self.calls.take()
+            && calls.end(&self.shared.status) == Left::AtWork
+        {
+            // Closing would come before the end of the last batch.
+            return;
+        }
         if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
             self.shared.counters.sink_panics.add(1);
         }
@@ -89,7 +116,12 @@ impl<T: Entry> Delivery<T> {
 
     /// Does what is to be done now, without waiting.
     pub(crate) fn turn(&mut self) -> Next {
-        match self.counted(Self::next_batch).flatten() {
+        self.take_answers();
+        let batch = self.counted(Self::next_batch).flatten();
+        if let Some(calls) = &mut self.calls {
+            calls.drop_late();
+        }
+        match batch {
             Some((lease, raw)) => self.deliver(lease, raw),
             None => self.rest(),
         }
@@ -142,12 +174,10 @@ impl<T: Entry> Delivery<T> {
         self.shared.counters.parked_in.add(parked);
     }
 
-    /// Takes over as many frames as two batches need: the rest waits where it can be let go.
+    /// Takes over what the dispatcher wants now: the rest waits where it can be let go.
     fn take_frames(&mut self) {
-        let config = &self.shared.config;
-        let (len_max, bytes_max) = (2 * config.batch_len_max as u64, 2 * config.batch_bytes_max as u64);
         let mut taken = false;
-        while !self.halted && self.dispatcher.pending() < len_max && self.dispatcher.pending_bytes() < bytes_max {
+        while !self.halted && self.dispatcher.wants_frames() {
             let Some((frame, schema)) = self.shared.frames.pop() else {
                 break;
             };
@@ -215,7 +245,10 @@ impl<T: Entry> Delivery<T> {
                     self.shared.status.set_sink_attempts(attempts);
                     self.shared.tell_retry(entries, attempts, due.since(self.clock.now()), &why);
                 }
-                DeliveryEvent::Overdue { .. } => self.shared.tell_overdue(),
+                DeliveryEvent::Overdue { lease } => {
+                    self.shared.tell_overdue();
+                    self.end_overdue(lease);
+                }
             }
         }
         if let Some(acks) = acks {
@@ -237,7 +270,8 @@ impl<T: Entry> Delivery<T> {
         cells.batches.set(counts.leases);
         cells.failures.retry.set(counts.retried);
         cells.failures.park.set(counts.refused);
-        cells.failures.timeout.set(counts.overdue);
+        cells.delivery_timeouts.set(counts.overdue);
+        self.shared.status.set_sink_overdue(self.calls.as_ref().map_or(0, Calls::overdue));
         let breaker = self.dispatcher.breaker();
         cells.breaker_opened.set(self.dispatcher.breaker_opened());
         self.shared.set_breaker(breaker);
@@ -257,7 +291,8 @@ impl<T: Entry> Delivery<T> {
     }
 
     fn deliver(&mut self, lease: Lease, raw: RawBatch) -> Next {
-        let (batch, undecodable) = Batch::<T>::decode(raw, None);
+        let deadline = lease.deadline().and_then(|at| self.clock.to_std(at));
+        let (batch, undecodable) = Batch::<T>::decode(raw, deadline);
         for failure in undecodable {
             self.dispatcher.handle_undecodable(&lease, failure.index, failure.error);
         }
@@ -268,22 +303,60 @@ impl<T: Entry> Delivery<T> {
         self.shared.counters.batch_len.record(batch.len() as u64);
         let sink = Arc::clone(&self.sink);
         let span = self.shared.tell_asked(&lease, &batch);
-        Next::Ask(lease, Call { asked: Some(Box::pin(async move { sink.deliver_boxed(batch).await })), span })
+        let call = Call { asked: Some(Box::pin(async move { sink.deliver_boxed(batch).await })), span };
+        match &mut self.calls {
+            None => Next::Ask(lease, call),
+            Some(calls) => {
+                calls.start(lease, call);
+                Next::Again
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let Some(calls) = &mut self.calls else {
+            return;
+        };
+        let waker = self.shared.delivery_waker.get().map_or(Waker::noop(), |waker| waker);
+        for (lease, answer) in calls.poll_answers(waker) {
+            self.handle_answer(lease, answer);
+        }
+    }
+
+    fn end_overdue(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.calls.as_mut().and_then(|calls| calls.end_overdue(lease)) {
+            self.dispatcher.handle_verdict(self.clock.now(), lease, Outcome::retry("the sink gave no answer in time"));
+        }
+    }
+
+    /// Whether nothing is left but calls that have not come back in time, and the queue closes: no use to wait for more.
+    fn is_given_up(&self) -> bool {
+        let hurried = self.shared.hurried();
+        let all_here = hurried > Lsn::ZERO && hurried < self.dispatcher.next_lsn();
+        let nothing_more = self.dispatcher.is_full() || all_here && self.shared.frames.is_empty();
+        // ORDERING: Acquire, as in `turn`.
+        self.shared.closing.load(Ordering::Acquire)
+            && self.calls.as_ref().is_some_and(|calls| calls.overdue() > 0 && calls.in_time() == 0)
+            && nothing_more
+            && self.dispatcher.poll_timeout().is_none()
+            && self.dispatcher.parking() == 0
     }
 
     /// The sink has answered, or panicked.
-    pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
-        self.counted(|delivery| {
-            let now = delivery.clock.now();
-            let took = now.since(lease.given());
-            delivery.shared.counters.delivery_time.record_time(took);
-            delivery.shared.tell_answer(&lease, answer.as_ref(), took);
-            let outcome = answer.unwrap_or_else(|panic| {
-                delivery.shared.counters.sink_panics.add(1);
-                Outcome::retry(panic.to_string())
-            });
-            delivery.settle(now, lease, outcome);
+    pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Answer) {
+        self.counted(|delivery| delivery.take_answer(lease, answer));
+    }
+
+    fn take_answer(&mut self, lease: Lease, answer: Answer) {
+        let now = self.clock.now();
+        let took = now.since(lease.given());
+        self.shared.counters.delivery_time.record_time(took);
+        self.shared.tell_answer(&lease, answer.as_ref(), took);
+        let outcome = answer.unwrap_or_else(|panic| {
+            self.shared.counters.sink_panics.add(1);
+            Outcome::retry(panic.to_string())
         });
+        self.settle(now, lease, outcome);
     }
 
     fn settle(&mut self, now: Instant, lease: Lease, outcome: Outcome) {
@@ -296,12 +369,15 @@ impl<T: Entry> Delivery<T> {
     }
 
     fn rest(&self) -> Next {
+        if self.is_given_up() {
+            self.shared.done.fail();
+        }
         if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
             return Next::Again;
         }
         // A breaker that is open becomes half-open by time alone, in a pause too.
         Next::Rest(match self.shared.is_paused() || self.shared.is_delivery_stopped() {
-            true => self.dispatcher.breaker_open_until(),
+            true => self.dispatcher.breaker_open_until().into_iter().chain(self.dispatcher.next_deadline()).min(),
             false => self.dispatcher.poll_timeout(),
         })
     }
@@ -324,6 +400,9 @@ pub(crate) struct Call {
     asked: Option<Boxed<'static, Outcome>>,
     span: BatchSpan,
 }
+
+/// What came of a call.
+pub(crate) type Answer = Result<Outcome, SinkPanic>;
 
 /// What a sink said when it panicked.
 #[derive(Debug)]
@@ -400,7 +479,7 @@ mod tests {
     use crate::engine::Status;
     use crate::io::Disk;
     use crate::io::memory::RamDisk;
-    use crate::lsn::{Lsn, SegmentUid};
+    use crate::lsn::SegmentUid;
     use crate::metrics::{Counters, Holes};
     use crate::recovery::Recovery;
     use crate::ring::record::{RECORD_HEADER_LEN, State, Word};
@@ -438,6 +517,8 @@ mod tests {
             retry: config.retry,
             breaker: None,
             deliver_timeout: None,
+            in_flight_max: 1,
+            adaptive: None,
             partial: false,
             seed: 1,
             unix_start: UnixNanos(0),
@@ -448,6 +529,7 @@ mod tests {
             sink: Arc::new(sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), crate::sink::SinkError>(()) })),
             dispatcher: Dispatcher::new(dispatcher, &Cursor::default()),
             clock: Clock::start(),
+            calls: None,
             halted: false,
             exits: 0,
         }
