@@ -18,6 +18,7 @@ mod breaker;
 pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod deliver;
+mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
