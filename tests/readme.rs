@@ -123,8 +123,8 @@ fn what_lies_outside_a_range_is_refused_by_name() {
     let periodic = |d| queue().durability(Durability::Periodic(d));
     let share = |percent, of| Breaker { share: Some(FailureShare { percent, of }), ..Breaker::default() };
     let cases = [
-        ("durability (period)", periodic(Duration::from_micros(100) - more)),
-        ("durability (period)", periodic(Duration::from_secs(60) + more)),
+        ("durability", periodic(Duration::from_micros(100) - more)),
+        ("durability", periodic(Duration::from_secs(60) + more)),
         ("batch_len_max", queue().batch_len_max(0)),
         ("batch_len_max", queue().batch_len_max(1_000_001)),
         ("batch_bytes_max", queue().batch_bytes_max(0)),
@@ -145,7 +145,7 @@ fn what_lies_outside_a_range_is_refused_by_name() {
         ("segment_len", queue().segment_len((4 << 30) + (64 << 10)).log_bytes_max(1 << 40)),
         ("log_bytes_max", queue().log_bytes_max(2 * (64 << 20))),
         ("park_bytes_max", queue().park_bytes_max(64 << 10)),
-        ("when_full (BlockFor)", queue().when_full(WhenFull::BlockFor(24 * hour + more))),
+        ("when_full", queue().when_full(WhenFull::BlockFor(24 * hour + more))),
         ("breaker.failures", queue().breaker(Breaker { failures: 0, ..Breaker::default() })),
         ("breaker.open_for", queue().breaker(Breaker { open_for: Duration::ZERO, ..Breaker::default() })),
         ("breaker.probes", queue().breaker(Breaker { probes: 1001, ..Breaker::default() })),

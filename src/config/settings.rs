@@ -214,6 +214,11 @@ impl Settings {
         self.given.iter().map(|(key, ..)| key.name)
     }
 
+    /// What is set here, as it would be written, and where it stands.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, String, &Origin)> {
+        self.given.iter().map(|(key, value, origin)| (key.name, key.kind.show(value), origin))
+    }
+
     pub(crate) fn apply(&self, config: &mut Config) {
         for (key, value, _) in &self.given {
             let known = key.set(config, value);
@@ -287,7 +292,12 @@ fn first_within(table: &str) -> Option<&'static Key> {
 fn unknown(name: &str) -> String {
     match first_within(name) {
         Some(key) => format!("{name} is a table; its settings are named as {}", key.name),
-        None => format!("there is no setting {name}{}", nearest(name, KEYS.iter().map(|key| key.name.to_owned()))),
+        // As a text has it, which may be anything.
+        None => format!(
+            "there is no setting {}{}",
+            name.escape_debug(),
+            nearest(name, KEYS.iter().map(|key| key.name.to_owned()))
+        ),
     }
 }
 
