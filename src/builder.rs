@@ -35,22 +35,6 @@ impl Builder {
         Self { config: Config::new(dir) }
     }
 
-    /// Checks the settings against each other without opening anything.
-    ///
-    /// # Errors
-    /// The first setting that does not fit, and where it was read.
-    pub fn build(self) -> Result<Config, ConfigError> {
-        self.config.check().map_err(|error| self.config.traced(error))?;
-        Ok(self.config)
-    }
-
-    /// The settings of a [`Settings`](crate::Settings), on top of what is set: what comes later wins.
-    #[cfg(feature = "config")]
-    pub fn settings(mut self, settings: &crate::Settings) -> Self {
-        settings.apply(&mut self.config);
-        self
-    }
-
     /// Settings that go together. Default: [`Preset::Default`]. Replaces what was set before of those that presets
     /// name; what is set afterwards wins.
     ///
@@ -245,6 +229,25 @@ impl Builder {
     /// The queue's name, for threads and metrics. Default: "ringwal". Range: 1 to 64 bytes.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
+        self
+    }
+}
+
+/// Whole sets of settings.
+impl Builder {
+    /// Checks the settings against each other without opening anything.
+    ///
+    /// # Errors
+    /// The first setting that does not fit, and where it was read.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        self.config.check().map_err(|error| self.config.traced(error))?;
+        Ok(self.config)
+    }
+
+    /// The settings of a [`Settings`](crate::Settings), on top of what is set: what comes later wins.
+    #[cfg(feature = "config")]
+    pub fn settings(mut self, settings: &crate::Settings) -> Self {
+        settings.apply(&mut self.config);
         self
     }
 }

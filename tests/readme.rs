@@ -64,6 +64,7 @@ fn the_defaults_are_the_readmes() {
     const MIB: u64 = 1 << 20;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let in_code = [
+        ("preset", "Default".to_owned(), "`Default`"),
         ("durability", "Periodic(5ms)".to_owned(), "`Periodic` 5 ms"),
         ("batch_len_max", "1000".to_owned(), "1000"),
         ("batch_bytes_max", MIB.to_string(), "1 MiB"),
