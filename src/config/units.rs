@@ -101,7 +101,7 @@ fn scaled(number: &str, scale: u64) -> Option<u64> {
     whole.checked_add(u64::try_from(part / tens).ok()?)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
