@@ -253,6 +253,6 @@ fn case_l_what_a_recovery_settled_says_nothing_of_how_far_a_segment_reaches_whos
     assert_eq!(to_read(&segments, &settled(102)), [0]);
     assert_eq!(result(&segments, &settled(102)), (9, vec![(5, 9)]));
     segments[0].frames = None;
-    assert_eq!(to_read(&segments, &settled(101)), [], "it is the one that the recovery found the end in");
+    assert_eq!(to_read(&segments, &settled(101)), [0_usize; 0], "it is the one that the recovery found the end in");
     assert_eq!(result(&segments, &settled(101)), (9, vec![]));
 }
