@@ -81,6 +81,32 @@ macro_rules! plain {
 }
 plain!(Duration: Time, f64: Real, bool: Flag, String: Text);
 
+impl Field for Option<Duration> {
+    fn get(&self) -> Value {
+        self.map_or(Value::None, Value::Time)
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        match value {
+            Value::None => put(self, Some(None)),
+            Value::Time(time) => put(self, Some(Some(time))),
+            _ => false,
+        }
+    }
+}
+
+impl Field for Option<(usize, usize)> {
+    fn get(&self) -> Value {
+        Value::Text(self.map_or_else(|| "none".to_owned(), |(min, max)| format!("{min}..{max}")))
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Text(text) = value else { return false };
+        let span = |(min, max): (&str, &str)| Some(Some((min.trim().parse().ok()?, max.trim().parse().ok()?)));
+        put(self, if text == "none" { Some(None) } else { text.split_once("..").and_then(span) })
+    }
+}
+
 impl Field for PathBuf {
     fn get(&self) -> Value {
         Value::Text(self.to_string_lossy().into_owned())
@@ -123,6 +149,7 @@ words! {
 }
 
 /// `TIME` stands for a duration, `PATH` for a path.
+pub(super) const ADAPTIVE: &[&str] = &["none", "LEAST..MOST"];
 pub(super) const DURABILITY: &[&str] = &["immediate", "periodic:TIME", "spill", "memory"];
 pub(super) const WHEN_FULL: &[&str] = &["block", "block_for:TIME", "reject", "drop_newest"];
 pub(super) const RINGS_AT: &[&str] = &["private", "shared:PATH"];

@@ -8,14 +8,14 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::field::{
-    DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT, Value, WHEN_FULL,
+    ADAPTIVE, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT, Value, WHEN_FULL,
 };
 use super::units::{show_size, show_time};
 use super::{Config, GIB, KIB, MIB};
 use crate::delivery::breaker::FailureShare;
 use crate::error::ConfigError;
 
-use Kind::{Count, CountOrNone, Flag, Path, Percent, Real, Size, Text, Time, Words};
+use Kind::{Count, CountOrNone, Flag, Path, Percent, Real, Size, Text, Time, TimeOrNone, Words};
 
 const ZERO: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     Size(u64, u64),
     Percent(u64, u64),
     Time(Duration, Duration),
+    TimeOrNone(Duration, Duration),
     Real(f64, f64),
     Flag,
     Text,
@@ -86,9 +87,12 @@ pub(crate) static KEYS: &[Key] = &[
     key!("dir", Path, dir),
     key!("name", Text, name),
     key!("durability", Words(DURABILITY), durability),
-    key!("batch_len_max", Count(1, 1_000_000), batch_len_max),
+    key!("batch_len_max", Count(1, super::BATCH_LEN_MAX), batch_len_max),
     key!("batch_bytes_max", Size(1, GIB), batch_bytes_max),
     key!("linger", Time(ZERO, HOUR), linger),
+    key!("adaptive", Words(ADAPTIVE), adaptive),
+    key!("deliver_timeout", TimeOrNone(MS, DAY), deliver_timeout),
+    key!("in_flight_max", Count(1, 64), in_flight_max),
     key!("rings", Count(1, 1024), rings),
     key!("pinned_rings", Count(0, 1024), pinned_rings),
     key!("ring_bytes", Size(4 * KIB, GIB), ring_bytes),
@@ -198,11 +202,11 @@ impl Key {
 impl Kind {
     pub(crate) fn contains(&self, value: &Value) -> bool {
         match (self, value) {
-            (CountOrNone(..), Value::None) => true,
+            (CountOrNone(..) | TimeOrNone(..), Value::None) => true,
             (Count(min, max) | CountOrNone(min, max) | Size(min, max) | Percent(min, max), Value::Number(number)) => {
                 (min..=max).contains(&number)
             }
-            (Time(min, max), Value::Time(time)) => (min..=max).contains(&time),
+            (Time(min, max) | TimeOrNone(min, max), Value::Time(time)) => (min..=max).contains(&time),
             (Real(min, max), Value::Real(real)) => (min..=max).contains(&real),
             (Flag, Value::Flag(_)) | (Text | Path | Words(_), Value::Text(_)) => true,
             _ => false,
@@ -229,7 +233,7 @@ impl Kind {
             Count(..) | CountOrNone(..) => "count",
             Size(..) => "size",
             Percent(..) => "share",
-            Time(..) => "duration",
+            Time(..) | TimeOrNone(..) => "duration",
             Real(..) => "number",
             Flag => "flag",
             Text => "text",
@@ -260,6 +264,7 @@ impl fmt::Display for Kind {
             Size(min, max) => span(f, *min, *max, show_size),
             Percent(min, max) => span(f, *min, *max, |percent| format!("{percent}%")),
             Time(min, max) => write!(f, "{} to {}", show_time(*min), show_time(*max)),
+            TimeOrNone(min, max) => write!(f, "{} to {}, or none", show_time(*min), show_time(*max)),
             Real(min, max) => write!(f, "{min:?} to {max:?}"),
             Flag => f.write_str("true or false"),
             Text => f.write_str("1 to 64 bytes without zero or newline"),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
+use crate::lsn::Lsn;
 
 use keys::KEYS;
 use units::{show_size, show_time};
@@ -142,6 +143,9 @@ pub struct Config {
     pub(crate) batch_len_max: usize,
     pub(crate) batch_bytes_max: usize,
     pub(crate) linger: Duration,
+    pub(crate) adaptive: Option<(usize, usize)>,
+    pub(crate) deliver_timeout: Option<Duration>,
+    pub(crate) in_flight_max: usize,
     pub(crate) rings: u32,
     pub(crate) pinned_rings: u32,
     pub(crate) ring_bytes: usize,
@@ -179,6 +183,9 @@ impl Config {
             batch_len_max: 1000,
             batch_bytes_max: 1 << 20,
             linger: Duration::from_millis(5),
+            adaptive: None,
+            deliver_timeout: None,
+            in_flight_max: 1,
             rings: u32::try_from(cores.min(1024)).unwrap_or(1024),
             pinned_rings: 8,
             ring_bytes: 1 << 20,
@@ -238,6 +245,14 @@ impl Config {
     #[must_use]
     pub fn log_bytes_max(&self) -> u64 {
         self.log_bytes_max
+    }
+
+    /// For a sink that has said this: who tells what is stored by one LSN promises a prefix, and so gets one.
+    pub(crate) fn for_committed(mut self, committed: Option<Lsn>) -> Self {
+        if committed.is_some() {
+            self.in_flight_max = 1;
+        }
+        self
     }
 
     /// Longest frame for entries of this length, in whole blocks of `block_len`.
@@ -319,6 +334,11 @@ impl Config {
         {
             return Err(self.unfit("when_full", "block_for with a time of 0 to 1d"));
         }
+        if let Some((min, max)) = self.adaptive
+            && !(1 <= min && min <= max && max as u64 <= BATCH_LEN_MAX)
+        {
+            return Err(self.unfit("adaptive", format!("least..most, from 1 to {BATCH_LEN_MAX}, least first")));
+        }
         if self.durability == Durability::Memory && self.rings_at != Rings::Private {
             let range = "private with `Durability::Memory`: there is no log to take over what a dead process leaves in the rings";
             return Err(self.unfit("rings_at", range));
@@ -378,6 +398,9 @@ impl fmt::Display for Config {
         KEYS.iter().try_for_each(|key| key.write_toml(self, f))
     }
 }
+
+/// Most entries that a batch may have by any setting.
+const BATCH_LEN_MAX: u64 = 1_000_000;
 
 /// Fewest chunks with which the log can always go on: some in flight, some being read back, one open.
 const CHUNKS_MIN: u32 = 12;

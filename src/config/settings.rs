@@ -315,12 +315,12 @@ fn nearest(name: &str, names: impl Iterator<Item = String>) -> String {
 fn read(key: &Key, raw: &Raw) -> Result<Value, String> {
     let name = key.name;
     let value = match (key.kind, raw) {
-        (Kind::CountOrNone(..), Raw::Text(text)) if text == "none" => Some(Value::None),
+        (Kind::CountOrNone(..) | Kind::TimeOrNone(..), Raw::Text(text)) if text == "none" => Some(Value::None),
         (Kind::Count(..) | Kind::CountOrNone(..), Raw::Text(text)) => text.trim().parse().ok().map(Value::Number),
         (Kind::Count(..) | Kind::CountOrNone(..) | Kind::Size(..), Raw::Number(number)) => Some(Value::Number(*number)),
         (Kind::Size(..), Raw::Text(text)) => read_size(text).map(Value::Number),
         (Kind::Percent(..), Raw::Text(text)) => read_percent(text).map(Value::Number),
-        (Kind::Time(..), Raw::Text(text)) => read_time(text).map(Value::Time),
+        (Kind::Time(..) | Kind::TimeOrNone(..), Raw::Text(text)) => read_time(text).map(Value::Time),
         (Kind::Time(..), Raw::Number(0)) => Some(Value::Time(std::time::Duration::ZERO)),
         (Kind::Real(..), Raw::Real(real)) => Some(Value::Real(*real)),
         #[expect(clippy::cast_precision_loss, reason = "what is not exact is out of any range")]
@@ -347,7 +347,7 @@ fn read(key: &Key, raw: &Raw) -> Result<Value, String> {
 fn form(key: &Key) -> String {
     let example = match key.kind {
         Kind::Size(..) => ", as 65536, \"64KiB\" or \"1.5GiB\"",
-        Kind::Time(..) => " with a unit, as \"500us\", \"5ms\" or \"2m\"",
+        Kind::Time(..) | Kind::TimeOrNone(..) => " with a unit, as \"500us\", \"5ms\" or \"2m\"",
         Kind::Percent(..) => ", as \"80%\"",
         _ => "",
     };
