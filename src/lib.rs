@@ -24,6 +24,7 @@
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`Batch`], [`Verdict`] |
+//! | store it short, or secret         | [`Builder::compression`], [`Builder::cipher`], [`Cipher`]  |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`]                      |
 //!
@@ -86,7 +87,7 @@ pub mod wal;
 pub mod watermark;
 
 pub use builder::Builder;
-pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
+pub use config::{Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;
@@ -107,6 +108,10 @@ pub use queue::Queue;
 pub use recovery::Recovery;
 pub use schema::Schema;
 pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn, sink_fn};
+
+#[cfg(feature = "aes-gcm")]
+pub use wal::coding::Aes256Gcm;
+pub use wal::coding::{Cipher, KeyId, SegmentCipher, SegmentIdentity};
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

@@ -108,6 +108,7 @@ fuzz_target!(|directory: Directory| {
         block_len: SHAPE.block_len,
         segment_len: SHAPE.segment_len(),
         frame_len_max: SHAPE.frame_len_max(),
+        features: 0,
         seed: 1,
         mutants: Mutants::NONE,
     };

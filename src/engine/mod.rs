@@ -19,6 +19,7 @@ pub(crate) mod deliver;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
+mod judging;
 pub(crate) mod lifecycle;
 pub(crate) mod opening;
 pub(crate) mod parking;

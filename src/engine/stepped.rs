@@ -33,7 +33,7 @@ use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::producer::Producer;
 use crate::recovery::Recovery;
-use crate::sim::{ManualClock, SimDisk};
+use crate::sim::{ManualClock, Prng, SimDisk};
 use crate::sink::{DynSink, Sink};
 use crate::time::Instant;
 use crate::wal::mutant::Mutants;
@@ -156,6 +156,7 @@ impl<T: Entry> SteppedQueue<T> {
             committed: lifecycle::ask_committed(&*sink)?,
             meta: None,
             seed: settings.seed,
+            salt: Prng::new(settings.seed ^ 0x5a17).bytes(),
             clock: Clock::Manual(settings.clock.clone()),
             mutants: settings.mutants,
             config,

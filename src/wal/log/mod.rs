@@ -30,6 +30,7 @@ use crate::lsn::Lsn;
 use crate::time::{Instant, UnixNanos};
 use crate::wal::arena::Arena;
 use crate::wal::block::{BlockMut, Pool};
+use crate::wal::coding::encoder::Encoder;
 use crate::wal::cursor::cursor_copy_len;
 use crate::wal::frame::{FRAME_HEADER_LEN, RunEnd};
 use crate::wal::keeper::{Keeper, Kept};
@@ -102,7 +103,9 @@ impl Log {
         let needed = cursor_copy_len(block_len).max(4 * u64::from(block_len));
         assert!(pool.chunk_len() as u64 >= needed, "a chunk of the pool holds a cursor and a header");
         let longest = meta.segment_len - u64::from(HEADER_BLOCKS * block_len);
-        let frame_len_max = usize::try_from(longest).unwrap_or(usize::MAX).min(meta.frame_len_max as usize);
+        let stored_len_max = usize::try_from(longest).unwrap_or(usize::MAX).min(meta.frame_len_max as usize);
+        let frame_len_max = stored_len_max - config.coding.overhead();
+        let encoder = Encoder::new(&config.coding, frame_len_max - FRAME_HEADER_LEN, pool.clone());
         let mut slots = Slots::new(config.log, config.slots_max, config.spare_max, &recovered);
         if let Some(last) = recovered.live.last().filter(|_| config.mutants.has(Mutant::AppendToTail)) {
             slots.reopen(last.slot, last.uid);
@@ -116,6 +119,7 @@ impl Log {
             block_len,
             segment_len: meta.segment_len,
             arena: Arena::new(pool),
+            encoder,
             events: VecDeque::new(),
             segments: SegmentTable::new(recovered.live, recovered.absent),
             stats: LogStats::default(),
@@ -378,7 +382,7 @@ impl Log {
         }
     }
 
-    fn fail(&mut self, error: DiskError) {
+    pub(super) fn fail(&mut self, error: DiskError) {
         if self.failure.is_some() {
             return;
         }

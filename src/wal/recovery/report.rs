@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub segment_len: u64,
     /// Longest frame, header and padding included.
     pub frame_len_max: u32,
+    /// Features that a reader must know from now on ([`crate::wal::coding::features`]), besides those that it had to.
+    pub features: u64,
     /// Chance, for the store's identity.
     pub seed: u64,
     /// Rules that are switched off, in tests.

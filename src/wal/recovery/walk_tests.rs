@@ -5,6 +5,7 @@ use super::walk::{Known, Segment, Walked, to_read, walk};
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::schema::Schema;
 use crate::time::UnixNanos;
+use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FrameHeader, FrameKind};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::{Mutant, Mutants};
@@ -29,6 +30,7 @@ fn segment(n: u32, base: u64, prev: u64, durable: u64, frames: &[(u64, u64, u64)
         created: UnixNanos(0),
         log: LogId::Main,
         schema: Schema::new("t", 1),
+        key: None,
     };
     let found = frames.iter().zip(2..).map(|((first, count, durable), position)| Found {
         header: FrameHeader {
@@ -41,6 +43,7 @@ fn segment(n: u32, base: u64, prev: u64, durable: u64, frames: &[(u64, u64, u64)
             time: UnixNanos(0),
             position,
             record_count: u32::try_from(*count).unwrap(),
+            coding: BodyCoding::PLAIN,
             body_len: 8 * u32::try_from(*count).unwrap(),
             raw_len: 8 * u32::try_from(*count).unwrap(),
             body_crc: 0,
@@ -66,6 +69,7 @@ fn known(acked: u64, durable: u64) -> Known {
         recovered: None,
         epoch: 2,
         block_len: 512,
+        block_raw_max: 512,
         mutants: Mutants::NONE,
     }
 }
