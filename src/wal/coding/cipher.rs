@@ -61,10 +61,14 @@ impl fmt::Display for KeyId {
 /// What makes a segment unlike any other.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SegmentIdentity {
-    pub(crate) salt: [u8; SALT_LEN],
-    pub(crate) log: LogId,
-    pub(crate) store: StoreId,
-    pub(crate) uid: SegmentUid,
+    #[doc(hidden)]
+    pub salt: [u8; SALT_LEN],
+    #[doc(hidden)]
+    pub log: LogId,
+    #[doc(hidden)]
+    pub store: StoreId,
+    #[doc(hidden)]
+    pub uid: SegmentUid,
 }
 
 impl SegmentIdentity {

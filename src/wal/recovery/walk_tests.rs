@@ -247,3 +247,18 @@ fn case_o_an_older_incarnation_counts_up_to_the_end_of_the_last_recovery() {
     assert_eq!(result(&segments, &later), (3, vec![]));
     assert_eq!(result(&segments, &mutated(&later, Mutant::NoSettledEnd)), (4, vec![]));
 }
+
+/// A block that cannot be read may have held the start of a frame: of compressed ones it stands for much more than it
+/// has bytes, and none of the numbers in it may be given out again.
+#[test]
+fn case_p_an_unreadable_block_counts_for_all_that_a_compressed_frame_may_hold() {
+    let mut one = segment(1, 1, 0, 0, &[(1, 2, 0)]);
+    one.frames.as_mut().unwrap().unreadable.push(3);
+    let lost = |block_raw_max| {
+        let known = Known { block_raw_max, ..known(0, 2) };
+        let walked = walk(std::slice::from_ref(&one), &known);
+        walked.corruption.iter().map(|hole| (hole.first.number(), hole.last.number())).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(512), [(3, 2 + 512 / 8)]);
+    assert_eq!(lost(4096), [(3, 2 + 4096 / 8)]);
+}
