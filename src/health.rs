@@ -44,7 +44,8 @@ pub enum Concern {
     LogCorrupt(String),
     /// The log has reached `log_bytes_max`, or the disk is full; pushes wait or are refused.
     LogFull(String),
-    /// The disk has not completed a write for so long; pushes wait or are refused when their rings are full.
+    /// The disk has not completed a write, a sync, a read or the preparation of a segment for so long (2 s or more):
+    /// delivery may stand still, and pushes wait or are refused when their rings are full.
     DiskSilent(Duration),
     /// The platform does not give all that was asked for: io_uring, direct I/O, a durable file system.
     Platform(String),
@@ -69,7 +70,7 @@ impl fmt::Display for Concern {
             Self::LogCorrupt(why) => write!(f, "delivery has halted: {why}"),
             Self::LogFull(why) => write!(f, "no room in the log: {why}"),
             Self::DiskSilent(time) => {
-                write!(f, "the disk has not completed a write for {} s", time.as_secs())
+                write!(f, "the disk has not completed what it was asked for {} s ago", time.as_secs())
             }
             Self::Platform(note) => f.write_str(note),
             Self::SinkFailing(attempts) => write!(f, "the sink has refused a batch {attempts} times"),

@@ -54,7 +54,7 @@ pub(crate) struct Counters {
     pub(crate) writes: Cell,
     pub(crate) syncs: Cell,
     pub(crate) commit_nanos_mean: Cell,
-    /// When the oldest write at the disk was submitted, on the queue's clock; 0: none is there.
+    /// When the oldest op at the disk was submitted, on the queue's clock; 0: none is there.
     pub(crate) waiting_since: Cell,
     pub(crate) slots_live: Cell,
     pub(crate) slots_free: Cell,

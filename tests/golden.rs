@@ -387,7 +387,7 @@ mod coded {
     }
 
     fn entry(n: u32) -> Numbered {
-        Numbered { producer: 7, number: n, padding: vec![b'=', b'-'].repeat(30) }
+        Numbered { producer: 7, number: n, padding: [b'=', b'-'].repeat(30) }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::config::{Config, Durability, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
-use crate::engine::flush::{Flush, State};
+use crate::engine::flush::{AtDisk, Flush, State};
 use crate::engine::lifecycle::io_error;
 use crate::engine::parking::Parking;
 use crate::engine::rings::{self, OldRings};
@@ -138,7 +138,8 @@ impl Opening {
         let window_start = first.next();
         let (mut main_end, next_lsn, meta) = (main.end, main.next_lsn, main.meta.clone());
         // The log counts to one past the last, people to the last.
-        let lost = main.lost.iter().map(|(first, next)| (*first, next.prev())).collect();
+        let [lost, lost_parked] =
+            [&main, &park].map(|log| log.lost.iter().map(|(first, next)| (*first, next.prev())).collect());
         let is_news = cursor != main.cursor;
         let reader = self.reader(LogId::Main, &main.meta);
         let park_reader = self.reader(LogId::Park, &park.meta);
@@ -175,6 +176,7 @@ impl Opening {
             next: next_lsn.max(log.next_lsn()),
             torn_tail,
             lost,
+            lost_parked,
             took: clock.now().since(began),
             disk: report,
         };
@@ -191,7 +193,7 @@ impl Opening {
         ));
         let mut flush = Flush {
             shared: Arc::clone(&shared),
-            disk,
+            disk: AtDisk::new(disk, clock.clone()),
             drainer,
             ring_home,
             share: Share::new(pool.clone()),

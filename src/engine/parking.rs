@@ -203,18 +203,16 @@ impl Parking {
         });
     }
 
-    /// Hands ops to the disk, and tells how many.
-    pub(crate) fn submit(&mut self, now: Instant, disk: &mut dyn Disk) -> usize {
-        let mut submitted = 0;
+    /// Hands ops to the disk.
+    pub(crate) fn submit(&mut self, now: Instant, disk: &mut dyn Disk) {
         self.log.set_reading(self.reader.reading());
         while let Some((token, op)) = self.log.poll_op(now) {
             disk.submit(token, op);
-            submitted += 1;
         }
         // The reader makes an event when it is asked for an op: ask until it has neither.
         loop {
             let Some(listing) = self.listings.front_mut() else {
-                return submitted;
+                return;
             };
             if !listing.started {
                 listing.started = true;
@@ -223,11 +221,10 @@ impl Parking {
             }
             while let Some((token, op)) = self.reader.poll_op(self.log.segments(), self.log.durable(), &self.pool) {
                 disk.submit(token, op);
-                submitted += 1;
             }
             self.log.set_reading(self.reader.reading());
             if !self.take_read_events() {
-                return submitted;
+                return;
             }
         }
     }

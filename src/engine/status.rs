@@ -36,7 +36,7 @@ impl Status {
         Self { clock: Some(clock), ..Self::default() }
     }
 
-    /// How long the disk has been silent, when the oldest write that it has was submitted then.
+    /// How long the disk has been silent, when the oldest op that it has was submitted then.
     pub(super) fn silent_for(&self, since: u64) -> Option<Duration> {
         let silent = self.clock.as_ref()?.now().since(Instant::from_nanos(since));
         (since > 0 && silent >= DISK_SILENT).then_some(silent)

@@ -71,6 +71,7 @@ pub struct SegmentHeader {
 
 /// What the first blocks of a slot say.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each slot, while a store is looked at")]
 pub enum SlotHeader {
     /// A segment lies here.
     Segment(SegmentHeader),

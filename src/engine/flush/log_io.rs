@@ -2,6 +2,7 @@
 
 use crate::config::OnCorruption;
 use crate::engine::Notice;
+use crate::io::Disk;
 use crate::time::Instant;
 use crate::wal::frame::Frame;
 use crate::wal::log::{Event, Room};
@@ -18,9 +19,8 @@ impl Flush {
         self.log.set_reading(self.reader.reading());
         while let Some((token, op)) = self.log.poll_op(now) {
             self.disk.submit(token, op);
-            self.state.in_flight += 1;
         }
-        self.state.in_flight += self.parking.submit(now, &mut *self.disk);
+        self.parking.submit(now, &mut self.disk);
         if self.window.is_lagging() && !self.state.read_halted {
             self.submit_reads();
             self.log.set_reading(self.reader.reading());
@@ -39,7 +39,6 @@ impl Flush {
                 return;
             };
             self.disk.submit(token, op);
-            self.state.in_flight += 1;
         }
     }
 

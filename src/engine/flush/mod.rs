@@ -13,14 +13,17 @@
 //! | `mod.rs`     | the turn; what others want; frames to delivery; the end   |
 //! | `drain.rs`   | rings to frames                                           |
 //! | `log_io.rs`  | frames to the disk, and back                              |
+//! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
 
+mod at_disk;
 mod drain;
 mod log_io;
 mod rest;
 #[cfg(all(test, feature = "testing", not(loom)))]
 mod tests;
 
+pub(crate) use self::at_disk::AtDisk;
 pub(crate) use self::rest::Rest;
 
 use std::sync::Arc;
@@ -32,7 +35,6 @@ use crate::engine::rings::Home;
 use crate::engine::share::Share;
 use crate::engine::window::Window;
 use crate::engine::{Command, Shared};
-use crate::io::Disk;
 use crate::lsn::Lsn;
 use crate::ring::Drainer;
 use crate::schema::Schema;
@@ -45,7 +47,7 @@ use crate::wal::reader::Reader;
 /// The flush core's own.
 pub(crate) struct Flush {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) disk: Box<dyn Disk>,
+    pub(crate) disk: AtDisk,
     pub(crate) drainer: Drainer,
     /// The file that holds the rings, if one does.
     pub(crate) ring_home: Option<Home>,
@@ -63,8 +65,6 @@ pub(crate) struct Flush {
 /// What the turns remember.
 #[derive(Default)]
 pub(crate) struct State {
-    /// Ops that the disk has not completed.
-    in_flight: usize,
     /// Where each ring is drained to.
     drained: Vec<u64>,
     /// Where each was drained to when a commit was last asked for.
@@ -245,7 +245,9 @@ impl Flush {
         cells.writes.set(stats.writes);
         cells.syncs.set(stats.syncs);
         cells.commit_nanos_mean.set(u64::try_from(stats.commit_ewma.as_nanos()).unwrap_or(u64::MAX));
-        cells.waiting_since.set(self.log.waiting_since().map_or(0, |at| at.as_nanos().max(1)));
+        // Of a log that has failed nobody expects anything.
+        let waiting_since = self.disk.waiting_since().filter(|_| self.log.failure().is_none());
+        cells.waiting_since.set(waiting_since.map_or(0, |at| at.as_nanos().max(1)));
         cells.slots_live.set(u64::from(stats.slots_live));
         cells.slots_free.set(u64::from(stats.slots_free));
     }

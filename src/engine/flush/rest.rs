@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use crate::config::{Durability, Idle};
+use crate::io::Disk;
 use crate::ring::Sleep;
 
 use super::Flush;
@@ -77,7 +78,7 @@ impl Flush {
         }
         let is_blocked = self.state.blocked.is_some();
         let is_committing = !self.spills() && (self.log.held() > 0 || self.log.open_records() > 0);
-        if is_blocked || self.state.in_flight > 0 || is_committing || !self.window.is_empty() {
+        if is_blocked || !self.disk.is_idle() || is_committing || !self.window.is_empty() {
             // Whatever ends this also rouses: a completion, an ack, a waiter. A publish does not, though who waits
             // may wait for one: then any push is to. The timeout is for what heals by itself, such as a disk that
             // is given space.
@@ -119,14 +120,13 @@ impl Flush {
     /// Waits in the disk, then takes all completions that are there.
     fn reap(&mut self, timeout: Option<Duration>) {
         self.state.turned = false;
-        if self.state.in_flight == 0 && timeout == Some(Duration::ZERO) {
+        if self.disk.is_idle() && timeout == Some(Duration::ZERO) {
             return;
         }
         let mut timeout = timeout;
         while let Some(completion) = self.disk.complete(timeout) {
-            self.state.in_flight -= 1;
             self.route(completion);
-            if self.state.in_flight == 0 {
+            if self.disk.is_idle() {
                 return;
             }
             timeout = Some(Duration::ZERO);

@@ -13,8 +13,9 @@ use crate::config::Durability;
 use crate::delivery::batch::Batch;
 use crate::durable::{Durable, Receipt};
 use crate::engine::{HANDED_FRAMES_MAX, Shared};
+use crate::health::Concern;
 use crate::queue::Queue;
-use crate::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+use crate::sim::{Fault, ManualClock, OpKind, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use crate::sink::{SinkError, sink_fn};
 use crate::wal::mutant::Mutants;
 
@@ -31,6 +32,13 @@ struct Stage {
 
 impl Stage {
     fn open(durability: Durability) -> Self {
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        Self::open_on(machine, clock, durability, 1)
+    }
+
+    /// Two processes never have the same `seed`: their segments would have the same identity.
+    fn open_on(machine: SimDisk, clock: ManualClock, durability: Durability, seed: u64) -> Self {
         let builder: Builder = Queue::builder(Path::new("simulated"))
             .durability(durability)
             .rings(2)
@@ -40,9 +48,7 @@ impl Stage {
             .segment_len(512 << 10)
             .log_bytes_max(4 << 20)
             .park_bytes_max(2 << 20);
-        let clock = ManualClock::new();
-        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
-        let settings = SteppedSettings { seed: 1, clock: clock.clone(), store: None, mutants: Mutants::NONE };
+        let settings = SteppedSettings { seed, clock: clock.clone(), store: None, mutants: Mutants::NONE };
         let sink = sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), SinkError>(()) });
         let queue = SteppedQueue::open(builder, settings, &machine, sink).unwrap();
         let shared = queue.producer().shared;
@@ -141,4 +147,41 @@ fn a_publish_that_somebody_waits_for_ends_the_nap_beside_a_sink_that_stands_stil
     before.publish();
     stage.settle();
     fence.try_recv().unwrap_or_else(|error| panic!("{error}: {:?}", stage.queue));
+}
+
+fn silent_for(stage: &Stage) -> Option<Duration> {
+    stage.queue.health().reasons().iter().find_map(|reason| match reason {
+        Concern::DiskSilent(time) => Some(*time),
+        _ => None,
+    })
+}
+
+/// Only writes were looked at once. Where the preparation of a segment hangs, or a read of the backlog before a full
+/// log, pushes wait and there may be no write that could be late.
+#[test]
+fn a_disk_that_does_not_complete_what_it_was_asked_is_called_silent_until_it_does() {
+    for kind in [OpKind::Write, OpKind::Read, OpKind::Prepare] {
+        let mut stage = Stage::open(Durability::Immediate);
+        let mut durable = stage.push();
+        assert!(!is_told(&mut durable));
+        stage.settle();
+        assert!(is_told(&mut durable));
+        // Its entry is a backlog on the disk for the next process.
+        let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+        machine.kill();
+        drop(stage);
+        let mut stage = Stage::open_on(machine.clone(), clock.clone(), Durability::Immediate, 2);
+        machine.inject(Fault::hung(kind));
+        let mut durable = stage.push();
+        assert!(!is_told(&mut durable));
+        stage.settle();
+        assert!(machine.in_flight().iter().any(|op| op.kind == kind), "{kind:?}: {:?}", machine.in_flight());
+        assert_eq!(silent_for(&stage), None, "{kind:?}");
+        clock.advance(Duration::from_secs(3));
+        stage.settle();
+        assert!(silent_for(&stage) >= Some(Duration::from_secs(2)), "{kind:?}: {:?}", stage.queue);
+        machine.heal();
+        stage.settle();
+        assert_eq!(silent_for(&stage), None, "{kind:?}: {:?}", stage.queue);
+    }
 }

@@ -35,6 +35,9 @@ impl Plan {
     }
 }
 
+/// What a segment's header says of its key, and the cipher that it makes.
+type Keyed = (SegmentKey, Box<dyn SegmentCipher>);
+
 /// Codes what a log writes.
 pub(in crate::wal) struct Encoder {
     coding: Coding,
@@ -64,7 +67,7 @@ impl Encoder {
     pub(in crate::wal) fn begin_segment(
         &self,
         identity: impl FnOnce([u8; super::SALT_LEN]) -> SegmentIdentity,
-    ) -> Result<Option<(SegmentKey, Box<dyn SegmentCipher>)>, NoKey> {
+    ) -> Result<Option<Keyed>, NoKey> {
         let Some(cipher) = &self.coding.cipher else { return Ok(None) };
         let (id, salt) = (cipher.writing_key(), self.coding.salt);
         let of_segment = cipher.for_segment(id, &identity(salt)).ok_or(NoKey)?;

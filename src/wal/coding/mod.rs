@@ -104,6 +104,9 @@ pub struct BodyCoding {
 }
 
 const ENCRYPTED_FLAG: u16 = 1 << 4;
+/// As the header counts.
+const TAG_LEN_U32: u32 = 16;
+const _: () = assert!(TAG_LEN_U32 as usize == TAG_LEN);
 
 impl BodyCoding {
     /// As it is in memory.
@@ -118,7 +121,7 @@ impl BodyCoding {
     /// Bytes behind the body proper.
     #[must_use]
     pub const fn tag_len(self) -> u32 {
-        if self.encrypted { TAG_LEN as u32 } else { 0 }
+        if self.encrypted { TAG_LEN_U32 } else { 0 }
     }
 
     pub(super) const fn flags(self) -> u16 {

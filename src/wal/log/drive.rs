@@ -24,13 +24,6 @@ use crate::wal::slots::Want;
 use super::{KEEPER, Log, Phase, SLOTS, WRITER};
 
 impl Log {
-    /// Since when the oldest write or sync of entries is at the disk; `None` when none is, or nobody waits for it any
-    /// more.
-    #[must_use]
-    pub fn waiting_since(&self) -> Option<Instant> {
-        self.writer.waiting_since().filter(|_| self.failure.is_none())
-    }
-
     /// Whether the next [`Self::frame`] takes a chunk of the pool.
     #[must_use]
     pub fn takes_chunk(&self) -> bool {

@@ -174,6 +174,7 @@ pub struct TornTail {
 
 /// What stands at a slot's start.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each slot, while a store is looked at")]
 pub enum SlotState {
     /// A segment.
     Segment(SegmentHeader),

@@ -35,11 +35,6 @@ impl Group {
     pub(super) fn write_took(&mut self, took: Duration) {
         self.write_ewma = if self.write_ewma.is_zero() { took } else { (self.write_ewma * 7 + took) / 8 };
     }
-
-    /// Since when a sync is at the disk.
-    pub(super) fn syncing_since(&self) -> Option<Instant> {
-        (!self.syncs.is_empty()).then_some(self.issued)
-    }
 }
 
 impl Writer {

@@ -24,12 +24,6 @@ impl Writer {
         self.pipeline.iter().filter(|e| matches!(e.kind, Kind::Data | Kind::Skip) && e.state == State::Flying)
     }
 
-    /// Since when the oldest write or sync of entries is at the disk.
-    pub(in crate::wal) fn waiting_since(&self) -> Option<Instant> {
-        let writing = self.flying().map(|entry| entry.submitted).min();
-        [writing, self.group.syncing_since()].into_iter().flatten().min()
-    }
-
     /// When the commit in front counts as late.
     fn late_at(&self, desk: &Desk) -> Option<Instant> {
         let usual = desk.stats.commit_ewma;
