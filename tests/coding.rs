@@ -232,6 +232,9 @@ fn spoil(dir: &Path, spoil: impl FnOnce(&mut Vec<u8>, usize, FrameHeader)) -> (P
     (path, at, header)
 }
 
+/// What is done to a file, given where the frame lies in it.
+type Spoil<'a> = &'a dyn Fn(&mut Vec<u8>, usize, FrameHeader);
+
 /// A log of many encrypted frames, in one segment.
 fn encrypted(dir: &Path) -> impl Fn() -> Builder {
     let dir = dir.to_owned();
@@ -255,7 +258,7 @@ fn a_flipped_or_cut_off_encrypted_body_is_damage_with_its_exact_place() {
         let end = at + FRAME_HEADER_LEN + header.body_len as usize;
         bytes[at + FRAME_HEADER_LEN + 5..end].fill(0);
     };
-    let ways: [&dyn Fn(&mut Vec<u8>, usize, FrameHeader); 3] = [&flip, &flip_tag, &truncate];
+    let ways: [Spoil<'_>; 3] = [&flip, &flip_tag, &truncate];
     for way in ways {
         let dir = tempfile::tempdir().unwrap();
         let open = encrypted(dir.path());
@@ -287,7 +290,7 @@ fn a_forged_frame_under_a_good_checksum_is_damage_with_its_exact_entries() {
         bytes[at + FRAME_HEADER_LEN..at + FRAME_HEADER_LEN + 8].copy_from_slice(&[16, 0, 0, 0x80, 0, 0, 0, 0]);
         remake(bytes, at, FrameHeader { coding, body_len, ..header });
     };
-    let ways: [&dyn Fn(&mut Vec<u8>, usize, FrameHeader); 3] = [&flip, &relabel, &replace];
+    let ways: [Spoil<'_>; 3] = [&flip, &relabel, &replace];
     for way in ways {
         let dir = tempfile::tempdir().unwrap();
         let open = encrypted(dir.path());
