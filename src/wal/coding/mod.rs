@@ -17,7 +17,7 @@
 //! | a copied directory is opened twice, or two stores share a key | the same                                          |
 //! | a write is sent again                                | then its bytes are the same                                |
 //!
-//! Decision: `docs/adr/0014-compression-and-encryption.md`. Bytes: `docs/FORMAT.md`.
+//! Decision: `docs/adr/0015-compression-and-encryption.md`. Bytes: `docs/FORMAT.md`.
 
 #[cfg(feature = "aes-gcm")]
 mod aes;
