@@ -3,6 +3,7 @@
 use crate::config::Durability;
 use crate::lsn::{Lsn, SegmentUid};
 use crate::time::{Instant, UnixNanos};
+use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, RunEnd};
 use crate::wal::log::Blocked;
 
@@ -121,6 +122,7 @@ impl Flush {
                 time: unix,
                 position: 0,
                 record_count: drained.records,
+                coding: BodyCoding::PLAIN,
                 body_len,
                 raw_len: body_len,
                 body_crc: 0,
