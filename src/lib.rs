@@ -112,3 +112,8 @@ pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So does the one of the migration guide.
+#[cfg(all(doctest, feature = "serde"))]
+#[doc = include_str!("../docs/MIGRATION.md")]
+struct Migration;
