@@ -132,7 +132,7 @@ impl<T> Queue<T> {
 
     /// Closes the queue: pushes are refused from now on, what was pushed is made durable, and the sink is
     /// given what is left until the time is over. What it has not acknowledged by then waits in the log
-    /// for the next opening.
+    /// for the next opening; what it answers later is not heard.
     ///
     /// # Errors
     /// [`ShutdownError::Deadline`] when the sink did not finish its batch in time,

@@ -27,6 +27,8 @@ pub struct Recovery {
     pub torn_tail: Option<String>,
     /// Entries that were given up, as [`on_corruption`](crate::Builder::on_corruption) says: first and last LSN.
     pub lost: Vec<(Lsn, Lsn)>,
+    /// The same of the park: [ids](crate::ParkedEntry::id) of entries that were given up, first and last.
+    pub lost_parked: Vec<(Lsn, Lsn)>,
     /// How long opening took.
     pub took: std::time::Duration,
     /// The I/O driver and what it can promise.

@@ -5,15 +5,17 @@
 mod common;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{LONG, Numbered, Recorder, assert_accounted, assert_exactly_once_in_order, assert_settles, drain, small};
 use ringwal::sim::{DiskKind, Fault, Mode, OpKind, Prng, SimDisk, SimSettings};
 use ringwal::wal::op::{FileId, LogId};
 use ringwal::{
-    Builder, Concern, Durability, Health, LogError, Lsn, OpenError, PushError, Queue, ShutdownError, SlotNo,
+    Batch, Builder, Concern, Durability, Health, LogError, Lsn, OpenError, Outcome, PushError, Queue, ShutdownError,
+    Sink, SlotNo,
 };
 
 /// Longer than a commit here ever takes.
@@ -40,7 +42,7 @@ fn open(machine: &SimDisk, durability: Durability, recorder: &Recorder) -> Queue
 /// Runs something that must come to an end.
 #[track_caller]
 fn within<R: Send + 'static>(what: &str, limit: Duration, run: impl FnOnce() -> R + Send + 'static) -> R {
-    let (done, answer) = std::sync::mpsc::sync_channel(1);
+    let (done, answer) = sync_channel(1);
     let thread = std::thread::spawn(move || _ = done.send(run()));
     match answer.recv_timeout(limit) {
         Ok(result) => {
@@ -479,3 +481,59 @@ const _: () = {
     const fn is_shared<T: Send + Sync>() {}
     is_shared::<Arc<SimDisk>>();
 };
+
+/// Takes a batch and answers it when it is told to.
+struct Slow {
+    shown: SyncSender<usize>,
+    answer: Mutex<Receiver<()>>,
+    closed: SyncSender<()>,
+}
+
+impl Sink<Numbered> for Slow {
+    async fn deliver(&self, batch: Batch<Numbered>) -> Outcome {
+        self.shown.send(batch.len()).unwrap();
+        self.answer.lock().unwrap().recv().unwrap();
+        Outcome::ack()
+    }
+
+    async fn close(&self) {
+        self.closed.send(()).unwrap();
+    }
+}
+
+/// The simulation of the whole queue found it: such an answer was counted as delivered, and was too late for the cursor.
+/// The shutdown said that nothing was left, and the batch came again.
+#[test]
+fn what_the_sink_answers_after_the_deadline_is_left_in_the_log_and_comes_again() {
+    for durability in DURABILITIES {
+        let machine = machine(DiskKind::Flush, 7);
+        let ((shown, shows), (answers, answer), (closed, closes)) = (sync_channel(9), sync_channel(9), sync_channel(9));
+        let slow = Slow { shown, answer: Mutex::new(answer), closed };
+        let driver = machine.connect().unwrap();
+        let queue = settings(durability).open_on(driver, slow).unwrap();
+        queue.producer().push(Numbered::new(0, 0, 100)).unwrap();
+        queue.flush().unwrap();
+        assert_eq!(shows.recv_timeout(LONG), Ok(1));
+        // The first write of META from here on is the log's last step. (`Spill` reserves numbers there, at its beginning.)
+        machine.inject(Fault::hung(OpKind::Write).on(FileId::Meta(LogId::Main)).forever());
+        let shutdown = std::thread::spawn(move || queue.shutdown(Duration::ZERO));
+        let is_closing = || machine.in_flight().iter().any(|op| op.file == FileId::Meta(LogId::Main));
+        let begun = Instant::now();
+        while !is_closing() {
+            assert!(begun.elapsed() < LONG, "the log does not come to its last step");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        answers.send(()).unwrap();
+        assert_eq!(closes.recv_timeout(LONG), Ok(()), "the sink's thread ends");
+        machine.heal();
+        // Whether the sink's thread has ended a moment later is chance.
+        let (Ok(state) | Err(ShutdownError::Deadline(state))) = shutdown.join().unwrap() else {
+            panic!("the log is whole")
+        };
+        assert_eq!((state.delivered, state.left_in_log, state.lost), (0, 1, 0), "{durability:?}");
+        let recorder = Recorder::default();
+        let queue = open(&machine, durability, &recorder);
+        assert_eq!(queue.recovery().recovered, 1, "{durability:?}");
+        assert_eq!(queue.shutdown(LONG).unwrap().delivered, 1);
+    }
+}

@@ -69,15 +69,15 @@ impl<T: Entry> Delivery<T> {
     }
 
     /// Whether it was told to stop, and nothing that it has sent to the park is still on its way there: the cursor is
-    /// to say what becomes of it. Without the flush core nothing becomes of it any more.
+    /// to say what becomes of it. After the deadline, or without the flush core, nothing becomes of it any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.shared.is_delivery_stopped()
-            && (self.dispatcher.parking() == 0 && self.shared.notices.is_empty() || self.shared.has_ended())
+        let is_parked = || self.dispatcher.parking() == 0 && self.shared.notices.is_empty();
+        self.shared.is_delivery_stopped() && (is_parked() || !self.shared.is_heard() || self.shared.has_ended())
     }
 
     /// Tells what is left to tell, and closes the sink.
     pub(crate) fn finish(&mut self) {
-        self.turn_events();
+        self.counted(Self::turn_events);
         if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
             self.shared.counters.sink_panics.add(1);
         }
@@ -85,6 +85,19 @@ impl<T: Entry> Delivery<T> {
 
     /// Does what is to be done now, without waiting.
     pub(crate) fn turn(&mut self) -> Next {
+        match self.counted(Self::next_batch).flatten() {
+            Some((lease, raw)) => self.deliver(lease, raw),
+            None => self.rest(),
+        }
+    }
+
+    /// Does what changes counts, unless the deadline of a shutdown is over.
+    fn counted<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> Option<R> {
+        let shared = Arc::clone(&self.shared);
+        shared.while_heard(|| work(self))
+    }
+
+    fn next_batch(&mut self) -> Option<(Lease, RawBatch)> {
         self.take_notices();
         self.take_frames();
         let now = self.clock.now();
@@ -98,10 +111,7 @@ impl<T: Entry> Delivery<T> {
         let rests = self.shared.is_paused() || self.shared.is_delivery_stopped();
         let batch = if rests { None } else { self.dispatcher.poll_delivery(now) };
         self.publish();
-        match batch {
-            Some((lease, raw)) => self.deliver(lease, raw),
-            None => self.rest(),
-        }
+        batch
     }
 
     fn take_notices(&mut self) {
@@ -237,6 +247,10 @@ impl<T: Entry> Delivery<T> {
 
     /// The sink has answered, or panicked.
     pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
+        self.counted(|delivery| delivery.take_answer(lease, answer));
+    }
+
+    fn take_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
         let delivered_before = self.dispatcher.counts().delivered;
         let outcome = answer.unwrap_or_else(|panic| {
             self.shared.counters.sink_panics.add(1);
@@ -371,6 +385,7 @@ mod tests {
             next: Lsn::FIRST,
             torn_tail: None,
             lost: Vec::new(),
+            lost_parked: Vec::new(),
             took: Duration::ZERO,
             disk: disk.report(),
         };

@@ -233,6 +233,7 @@ impl Engine {
         let left = deadline.saturating_duration_since(Instant::now()).max(moment);
         let ended = self.delivery_ended.into_inner();
         let mut delivery_ended = ended.recv_timeout(left);
+        shared.hear_no_more();
         shared.command(Command::Close);
         let flush_ended = self.flush_ended.into_inner().recv_timeout(CLOSE_LOGS_WITHIN);
         if delivery_ended == Err(RecvTimeoutError::Timeout) {

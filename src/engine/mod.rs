@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) closing: AtomicBool,
     /// The delivery thread takes no more batches.
     stop_delivery: AtomicBool,
+    /// What delivery does counts as long as this says so; it counts under this lock.
+    heard: Mutex<bool>,
     paused: AtomicBool,
     /// What the breaker does, as a number.
     breaker: AtomicU8,
@@ -161,6 +163,7 @@ impl Shared {
             hurried: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             stop_delivery: AtomicBool::new(false),
+            heard: Mutex::new(true),
             paused: AtomicBool::new(false),
             breaker: AtomicU8::new(BreakerState::Closed as u8),
             refusing: AtomicBool::new(false),
@@ -300,6 +303,23 @@ impl Shared {
         self.stop_delivery.load(Ordering::Acquire)
     }
 
+    /// The deadline is over: whatever the sink still answers changes no count and no cursor, so that what the shutdown
+    /// tells is what the next opening finds. What was counted before is with the flush core.
+    pub(crate) fn hear_no_more(&self) {
+        *self.heard.lock() = false;
+        self.wake_delivery();
+    }
+
+    /// Does what counts, all of it or, once nothing counts any more, nothing.
+    pub(crate) fn while_heard<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        let heard = self.heard.lock();
+        heard.then(work)
+    }
+
+    pub(crate) fn is_heard(&self) -> bool {
+        *self.heard.lock()
+    }
+
     /// Whether the flush core has ended.
     pub(crate) fn has_ended(&self) -> bool {
         // ORDERING: Acquire: what it said last is seen.
@@ -350,7 +370,8 @@ impl Shared {
         if metrics.parked > 0 {
             degraded.push(Concern::Parked(metrics.parked));
         }
-        let lost: u64 = self.recovery.lost.iter().map(|(first, last)| last.next().since(*first)).sum();
+        let given_up = self.recovery.lost.iter().chain(&self.recovery.lost_parked);
+        let lost: u64 = given_up.map(|(first, last)| last.next().since(*first)).sum();
         if lost > 0 {
             degraded.push(Concern::LostEntries(lost));
         }

@@ -68,6 +68,7 @@ fn shared() -> (Arc<Shared>, Drainer, Arc<Bell>) {
         next: Lsn::FIRST,
         torn_tail: None,
         lost: Vec::new(),
+        lost_parked: Vec::new(),
         took: Duration::ZERO,
         disk: RamDisk::new().report(),
     };

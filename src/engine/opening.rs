@@ -136,7 +136,8 @@ impl Opening {
         let window_start = first.next();
         let (mut main_end, next_lsn, meta) = (main.end, main.next_lsn, main.meta.clone());
         // The log counts to one past the last, people to the last.
-        let lost = main.lost.iter().map(|(first, next)| (*first, next.prev())).collect();
+        let [lost, lost_parked] =
+            [&main, &park].map(|log| log.lost.iter().map(|(first, next)| (*first, next.prev())).collect());
         let is_news = cursor != main.cursor;
         let reader = Reader::new(LogId::Main, &main.meta, self.mutants);
         let park_reader = Reader::new(LogId::Park, &park.meta, self.mutants);
@@ -173,6 +174,7 @@ impl Opening {
             next: next_lsn.max(log.next_lsn()),
             torn_tail,
             lost,
+            lost_parked,
             took: clock.now().since(began),
             disk: report,
         };

@@ -306,6 +306,7 @@ impl<T: Entry> SteppedQueue<T> {
                     Closing::Batch
                 }
                 Closing::Batch => {
+                    self.shared.hear_no_more();
                     self.shared.command(Command::Close);
                     Closing::Logs
                 }

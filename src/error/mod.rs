@@ -292,14 +292,15 @@ impl std::error::Error for LogError {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Shutdown {
-    /// Entries that the sink acknowledged, since open.
+    /// Entries that the sink acknowledged, since open and before the time was over.
     pub delivered: u64,
     /// Entries parked now.
     pub parked: u64,
     /// Entries that the sink refused for good under [`Park::Drop`](crate::Park::Drop), or that were discarded
     /// from the park, since open.
     pub discarded: u64,
-    /// Durable entries that wait for the next open.
+    /// Durable entries that wait for the next open, which will find just these. Among them is a batch that was out at
+    /// the sink when the time was over: whatever the sink still answers counts for nothing, and the batch comes again.
     pub left_in_log: u64,
     /// Entries that were accepted, were neither durable nor delivered, and end with the process: with
     /// [`Durability::Memory`](crate::Durability::Memory), and where the log was full to the end.
@@ -310,7 +311,8 @@ pub struct Shutdown {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ShutdownError {
-    /// The sink was still busy when the time was over. What it has not acknowledged waits in the log.
+    /// The sink was still busy when the time was over. What it has not acknowledged by then waits in the log, whatever it
+    /// still answers.
     Deadline(Shutdown),
     /// The log failed.
     Storage {

@@ -61,6 +61,8 @@ pub struct Model {
     /// Of this life: entries pushed, acknowledged; the greatest number shown.
     pub accepted: u64,
     pub acked: u64,
+    /// Acknowledged after the deadline of a shutdown by a sink that stores numbers.
+    pub committed_late: u64,
     last_lsn: u64,
     /// The greatest durable cursor that was told, over all lives.
     cursor: u64,
@@ -73,6 +75,8 @@ pub struct Model {
     pub committed: bool,
     /// Something has rotted; and since then so many entries were reported as lost, or a torn tail.
     pub rotted: bool,
+    /// A read has been refused. Delivery stands still before it until the next opening; nothing may be missing for that.
+    pub unreadable: bool,
     pub reported: u64,
     /// Of this life: how many delivery has met.
     lost: u64,
@@ -84,6 +88,7 @@ impl Model {
         self.life += 1;
         (self.accepted, self.acked, self.last_lsn, self.durable, self.lost) = (0, 0, 0, 0, 0);
         self.failed = None;
+        self.committed_late = 0;
         self.now.clear();
         self.open.clear();
         if self.forgets {
@@ -211,6 +216,14 @@ impl Model {
         self.acked += 1;
     }
 
+    /// The sink answered after the deadline: it comes again, unless the sink itself says at opening that it has it.
+    pub fn too_late(&mut self, item: &Item, is_ack: bool) {
+        if is_ack && self.committed {
+            self.entries[item.id as usize].acked = self.life;
+            self.committed_late += 1;
+        }
+    }
+
     /// It may be parked now, or done.
     pub fn may_be_done(&mut self, lsn: u64) {
         self.open.remove(&lsn);
@@ -281,6 +294,11 @@ impl Model {
         for known in self.entries.iter_mut().filter(|known| known.acked == life) {
             known.settled = true;
         }
+    }
+
+    /// Whether delivery may stand still before what it cannot read.
+    pub const fn may_halt(&self) -> bool {
+        self.rotted || self.unreadable
     }
 
     /// At the end: each entry that was told durable has had its exit. How many were lost to rot.

@@ -11,7 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use ringwal::sim::{
-    Death, Fault, ManualClock, OpKind, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings, mix,
+    Closing, Death, Fault, ManualClock, OpKind, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings,
+    mix,
 };
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
@@ -258,6 +259,7 @@ impl World {
                 let fault = Fault::error(*kind, *errno).after(*after);
                 // What cannot be read is lost where that is allowed, as if it had rotted.
                 self.model.rotted |= *kind == OpKind::Read && *errno == EIO;
+                self.model.unreadable |= *kind == OpKind::Read;
                 self.machine.inject(if *forever { fault.forever() } else { fault });
                 self.tally.count("errors", 1);
             }
@@ -344,7 +346,8 @@ impl World {
         let found = (recovery.end, recovery.recovered);
         self.tally.count("openings", 1);
         self.tally.count("recovered entries", recovery.recovered);
-        let lost: u64 = recovery.lost.iter().map(|(first, last)| last.number() - first.number() + 1).sum();
+        let given_up = recovery.lost.iter().chain(&recovery.lost_parked);
+        let lost: u64 = given_up.map(|(first, last)| last.number() - first.number() + 1).sum();
         let (clean, torn) = (recovery.clean, recovery.torn_tail.is_some());
         let note = format!(
             "open: end {} next {} recovered {} parked {} clean {clean} torn {torn} lost {lost}",
@@ -398,6 +401,10 @@ impl World {
             // An op that the machine's death cut off, or an error.
             op.completed.is_none_or(|(_, errno)| errno != 0)
         });
+        if !matches!(error, OpenError::Corrupt { .. }) {
+            // It may have settled where the log ends, and the next one finds nothing torn any more.
+            self.model.torn |= self.model.rotted;
+        }
         match error {
             OpenError::Disk { error, .. } if error.errno == ENODEV => {
                 self.tally.count("deaths in recovery", 1);
@@ -633,6 +640,8 @@ impl World {
             }
         };
         self.tally.count(kind_of(answer), 1);
+        let is_late = life.queue.closing() == Some(Closing::Logs);
+        self.tally.count("answers after a deadline", u64::from(is_late));
         for (at, (lsn, item)) in batch.iter().enumerate() {
             let is_ack = match &reply {
                 Reply::Outcome(ringwal::Outcome::All(verdict)) => *verdict == Verdict::Ack,
@@ -640,9 +649,13 @@ impl World {
                 Reply::Panic => false,
             };
             if is_ack {
-                self.model.acked(lsn.number(), item);
                 let mut desk = self.desk.look();
                 desk.committed = desk.committed.map(|before| before.max(*lsn));
+            }
+            if is_late {
+                self.model.too_late(item, is_ack);
+            } else if is_ack {
+                self.model.acked(lsn.number(), item);
             } else {
                 // Parked at once, or after its last attempt.
                 self.model.may_be_done(lsn.number());
@@ -752,7 +765,7 @@ impl World {
         let life = self.life.as_mut().expect("alive");
         let mut told = Vec::new();
         let (memory, closes) = (self.setup.durability == Durability::Memory, life.queue.closing().is_some());
-        let (health_failed, rotted) = (life.queue.has_failed(), self.model.rotted);
+        let (health_failed, may_halt) = (life.queue.has_failed(), self.model.may_halt());
         let mut wrong = None;
         life.durables.retain_mut(|(id, waits)| {
             let Some(result) = waits.poll() else { return true };
@@ -761,7 +774,7 @@ impl World {
                 Err(LogError::NotDurable) if memory => {}
                 Err(LogError::Failed(_)) if health_failed => {}
                 Err(LogError::Closed) if closes => {}
-                Err(LogError::Corrupt(_)) if closes && rotted => {}
+                Err(LogError::Corrupt(_)) if closes && may_halt => {}
                 Err(error) => wrong = Some(error),
             }
             false
@@ -913,7 +926,7 @@ impl World {
         self.gone();
         self.found = None;
         if self.setup.durability != Durability::Memory && !failed {
-            self.left = Some((state.left_in_log, true));
+            self.left = Some((state.left_in_log - self.model.committed_late, true));
         }
         Ok(())
     }
@@ -973,7 +986,7 @@ impl World {
                 self.run(ROUNDS_MAX, true, true)?;
             } else if life.failed || halted {
                 if halted {
-                    if !self.model.rotted {
+                    if !self.model.may_halt() {
                         broken!("I5: delivery stands still, and nothing has rotted: {:?}", life.queue.health());
                     }
                     self.tally.count("corruption met by delivery", 1);
@@ -1024,7 +1037,7 @@ impl World {
             }
             let answer = life.queue.list_parked(Lsn::ZERO, 50);
             self.run(ROUNDS_MAX, true, true)?;
-            let Ok(Ok(page)) = answer.try_recv() else { broken!("I6: a listing of the park has no answer") };
+            let page = page_of(&answer)?;
             let items = self.parked_items(&page)?;
             items.iter().for_each(|(_, item)| self.model.unparked(item.id));
             let ids = items.iter().map(|(id, _)| *id).collect();
@@ -1048,7 +1061,7 @@ impl World {
             loop {
                 let answer = self.life.as_mut().expect("alive").queue.list_parked(after, 50);
                 self.run(ROUNDS_MAX, true, true)?;
-                let Ok(Ok(page)) = answer.try_recv() else { broken!("I6: a listing of the park has no answer") };
+                let page = page_of(&answer)?;
                 let items = self.parked_items(&page)?;
                 let Some((last, _)) = items.last() else { break };
                 after = *last;
@@ -1081,6 +1094,15 @@ impl World {
             broken!("I4: all was delivered and closed, and {} entries are recovered", recovery.recovered);
         }
         self.shut(false)
+    }
+}
+
+/// What a listing of the park has come to, once nothing moves any more.
+fn page_of(answer: &Receiver<Result<Vec<ParkedEntry>, LogError>>) -> Check<Vec<ParkedEntry>> {
+    match answer.try_recv() {
+        Ok(Ok(page)) => Ok(page),
+        Ok(Err(error)) => broken!("a listing of the park ends with: {error}"),
+        Err(_) => broken!("I6: a listing of the park has no answer"),
     }
 }
 
