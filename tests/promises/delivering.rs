@@ -1,26 +1,84 @@
 //! What the sink gets, how often, and when again.
 
+use std::future::poll_fn;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use ringwal::{Durability, Lsn, Outcome, Queue, Reason, Verdict};
+use ringwal::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+use ringwal::wal::mutant::Mutants;
+use ringwal::{Batch, DecodeError, Durability, EncodeError, Entry, Lsn, Outcome, Queue, Reason, Schema, Sink, Verdict};
 
 use crate::stage::{Got, MS, Stage, each, few};
+
+/// An entry that shares its key with no other, so that nothing but the number of deliveries holds it back.
+struct Keyed(u64);
+
+impl Entry for Keyed {
+    const SCHEMA: Schema = Schema::new("test.keyed alone", 1);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(&self.0.to_le_bytes());
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        bytes.try_into().map(|bytes| Self(u64::from_le_bytes(bytes))).map_err(DecodeError::new)
+    }
+
+    fn key(&self) -> Option<u64> {
+        Some(self.0)
+    }
+}
+
+/// Counts what is out, and answers only when it may.
+#[derive(Default)]
+struct Counter {
+    answers: AtomicBool,
+    out: AtomicU32,
+    out_most: AtomicU32,
+    calls: AtomicU32,
+}
+
+impl Sink<Keyed> for Counter {
+    async fn deliver(&self, _: Batch<Keyed>) -> Outcome {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let out = self.out.fetch_add(1, Ordering::Relaxed) + 1;
+        self.out_most.fetch_max(out, Ordering::Relaxed);
+        poll_fn(|_| if self.answers.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.out.fetch_sub(1, Ordering::Relaxed);
+        Outcome::ack()
+    }
+}
 
 /// F073, F161: unless more is asked for, the sink has one delivery, and the next comes after its answer.
 #[test]
 fn the_sink_has_one_batch_at_a_time_and_the_next_after_its_answer() {
-    let mut stage = Stage::new(few(Durability::Immediate).batch_len_max(10));
-    stage.sink.hangs();
-    stage.push(0..50);
-    stage.pass(100 * MS);
-    assert_eq!(stage.sink.calls().len(), 1);
-    let metrics = stage.metrics();
-    assert_eq!((metrics.in_flight, metrics.pending), (10, 40));
-    stage.sink.acknowledges();
-    stage.pass(100 * MS);
-    assert_eq!((stage.sink.calls().len(), stage.sink.out_most()), (5, 1));
-    assert_eq!(stage.sink.numbers(), (0..50).collect::<Vec<_>>());
+    let (clock, sink) = (ManualClock::new(), Arc::<Counter>::default());
+    let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+    let settings = SteppedSettings { seed: 7, clock: clock.clone(), store: None, mutants: Mutants::default() };
+    let builder = few(Durability::Immediate).batch_len_max(10);
+    let mut queue = SteppedQueue::open(builder, settings, &machine, Arc::clone(&sink)).unwrap();
+    let producer = queue.producer();
+    (0..50).for_each(|n| _ = producer.try_push(Keyed(n)).unwrap());
+    let mut turns = |queue: &mut SteppedQueue<Keyed>| {
+        for _ in 0..1000 {
+            queue.turn_core();
+            machine.step();
+            queue.turn_sink();
+            clock.advance(MS);
+        }
+        assert_eq!(queue.metrics().accounted(), queue.metrics().came_in());
+    };
+    turns(&mut queue);
+    let metrics = queue.metrics();
+    assert_eq!((metrics.in_flight, metrics.pending, sink.calls.load(Ordering::Relaxed)), (10, 40, 1));
+    sink.answers.store(true, Ordering::Relaxed);
+    turns(&mut queue);
+    assert_eq!((queue.metrics().delivered, sink.calls.load(Ordering::Relaxed)), (50, 5));
+    assert_eq!(sink.out_most.load(Ordering::Relaxed), 1);
 }
 
 /// F033, F072, F166: the delays of the default, by the clock: 100 ms doubling to 30 s, half of each by chance, and the
