@@ -63,7 +63,7 @@ fn the_sink_has_one_batch_at_a_time_and_the_next_after_its_answer() {
     let mut queue = SteppedQueue::open(builder, settings, &machine, Arc::clone(&sink)).unwrap();
     let producer = queue.producer();
     (0..50).for_each(|n| _ = producer.try_push(Keyed(n)).unwrap());
-    let mut turns = |queue: &mut SteppedQueue<Keyed>| {
+    let turns = |queue: &mut SteppedQueue<Keyed>| {
         for _ in 0..1000 {
             queue.turn_core();
             machine.step();
