@@ -19,6 +19,7 @@ use crate::parked::Parked;
 use crate::producer::Producer;
 use crate::recovery::Recovery;
 use crate::sink::Sink;
+use crate::watch::{Snapshot, Watch};
 use crate::watermark::WaitError;
 
 /// A queue: owns the directory, the threads and the sink.
@@ -168,6 +169,18 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Metrics, health and name together: what exporters take.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.watch().snapshot()
+    }
+
+    /// What sees metrics and health from elsewhere, without borrowing the queue: for exporters and HTTP handlers.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.shared)
     }
 
     /// What opening found, and what the platform gives.

@@ -198,3 +198,38 @@ fn a_closed_standard_output_ends_it_without_a_word() {
     let done = finish(child, &real_text(300_000)).expect(141);
     assert_eq!(done.err, "");
 }
+
+#[cfg(feature = "serve")]
+#[test]
+fn what_it_does_is_served_while_it_runs() {
+    use std::io::{BufRead, BufReader, Read, Write};
+
+    let place = Place::new();
+    place.pipe(&["--to", "null", "--serve", "nowhere"], b"").refused(2, &["--serve nowhere", "HOST:PORT"]);
+    let mut child = place.start_pipe(&["--to", "null", "--serve", "127.0.0.1:0"]);
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let address = loop {
+        let mut line = String::new();
+        assert!(told.read_line(&mut line).unwrap() > 0, "it never said where it serves");
+        if let Some((_, rest)) = line.split_once("serves http://") {
+            break rest.split('/').next().unwrap().to_owned();
+        }
+    };
+    child.stdin.as_mut().unwrap().write_all(b"one\ntwo\n").unwrap();
+    let get = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    until("both lines are counted", || {
+        let answer = get();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer.lines().any(|line| line.starts_with("ringwal_delivered_total{") && line.ends_with(" 2"))
+    });
+    drop(child.stdin.take());
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
+}

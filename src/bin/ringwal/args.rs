@@ -59,6 +59,11 @@ pub(crate) struct PipeArgs {
     /// How long the end of the input may wait for the sink; without it, as long as it takes.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) drain_within: Option<Duration>,
+    /// Serve /metrics, /health and /stats at this address while it runs, such as 127.0.0.1:9464. With port 0 a free
+    /// one is taken and told.
+    #[cfg(feature = "serve")]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) serve: Option<String>,
     /// No progress, no promise, no summary; errors only.
     #[arg(long, short)]
     pub(crate) quiet: bool,

@@ -100,6 +100,11 @@ impl Links {
             };
             let settled = known.recovered.filter(older).map(|end| end.lsn);
             let child = next.map(|j| segments[j].header.prev_end_lsn);
+            // LSNs rise with sequence numbers: where the successor is missing, what a later segment begins with is
+            // not looked for in this one. Settling gave up no more than that.
+            let later = |s: &&Segment| s.header.seq > header.seq && s.header.base_lsn > header.base_lsn;
+            let later = segments.iter().filter(later).map(|s| s.header.base_lsn.prev()).min();
+            let settled = settled.map(|end| later.filter(|_| next.is_none()).map_or(end, |later| later.min(end)));
             child.into_iter().chain(settled).min()
         });
         Self { limit: limit.collect(), reaches, next }
