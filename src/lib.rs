@@ -20,7 +20,7 @@
 //!
 //! | to …                              | see                                                        |
 //! |-----------------------------------|------------------------------------------------------------|
-//! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`]            |
+//! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`], [`Preset`] |
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
@@ -93,7 +93,11 @@ mod watch;
 pub mod watermark;
 
 pub use builder::Builder;
-pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
+pub use config::{
+    Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, Preset, Rings, Setting, WhenFull,
+};
+#[cfg(feature = "config")]
+pub use config::{Refusal, Settings, SettingsError};
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;

@@ -54,7 +54,8 @@ impl Builder {
     /// # Errors
     /// See [`OpenError`]. Nothing that is in the directory has been changed then.
     pub fn open<T: Entry, S: Sink<T>>(self, sink: S) -> Result<Queue<T>, OpenError> {
-        let (shared, engine) = lifecycle::open::<T, S>(self.config, sink)?;
+        let (shared, engine) =
+            lifecycle::open::<T, S>(self.config.clone(), sink).map_err(|error| error.traced(&self.config))?;
         Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
     }
 }
@@ -71,7 +72,8 @@ impl Builder {
         disk: impl crate::io::Disk + 'static,
         sink: S,
     ) -> Result<Queue<T>, OpenError> {
-        let (shared, engine) = lifecycle::open_on::<T, S>(self.config, disk, sink)?;
+        let (shared, engine) =
+            lifecycle::open_on::<T, S>(self.config.clone(), disk, sink).map_err(|error| error.traced(&self.config))?;
         Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
     }
 }

@@ -173,7 +173,7 @@ fn wrong_arguments_are_named() {
     for (args, parts) in [
         (&["pipe", "--dir", "file"][..], &["file", "directory"][..]),
         (&["pipe", "--dir", "q", "--from", "missing"], &["missing"]),
-        (&["pipe", "--dir", "q", "--segment-len", "5"], &["--segment-len", "65536"]),
+        (&["pipe", "--dir", "q", "--segment-len", "5"], &["--segment-len", "384KiB to 4GiB"]),
         (&["pipe", "--dir", "q", "--batch-len", "0"], &["--batch-len", "1 to 1000000"]),
         (&["pipe", "--dir", "q", "--entry-len-max", "0"], &["--entry-len-max", "1 to"]),
         (&["pipe", "--dir", "q", "--to", "stdout", "--ack"], &["--ack"]),
@@ -185,6 +185,33 @@ fn wrong_arguments_are_named() {
     ] {
         place.run(args).refused(2, parts);
     }
+}
+
+#[test]
+fn a_file_of_settings_gives_the_options_that_the_command_line_does_not() {
+    let place = Place::new();
+    let text = "segment_len = '1MiB'\nlog_bytes_max = '16MiB'\nentry_len_max = 20\non_corruption = 'cut_tail'\n\
+                lock_wait = '1h'\ndurability = 'periodic:1ms'\nretry.attempts_max = 'none'\n";
+    place.write("queue.toml", text.as_bytes());
+    let pipe = |dir: &str, more: &[&str], input: &[u8]| {
+        place.run_with(&[&["pipe", "--dir", dir, "--to", "null", "--config", "queue.toml"], more].concat(), input)
+    };
+    pipe("a", &[], b"twenty bytes at most\n").expect(0);
+    assert_eq!(place.json(&["inspect", "a", "--json"])["meta"]["segment_len"], 1 << 20);
+    pipe("a", &[], b"one byte more than that\n").refused(1, &["20"]);
+    pipe("b", &["--segment-len", "2MiB", "--entry-len-max=30"], b"one byte more than that\n").expect(0);
+    assert_eq!(place.json(&["inspect", "b", "--json"])["meta"]["segment_len"], 2 << 20);
+    for (text, parts) in [
+        ("\nrings = 2", &["queue.toml, line 2: pipe has no option for rings", "batch_len_max"][..]),
+        ("lingre = '5ms'", &["queue.toml, line 1: there is no setting lingre; did you mean linger?"]),
+        ("batch_len_max = 0", &["queue.toml, line 1: batch_len_max is 0"]),
+        ("linger =", &["queue.toml, line 1: "]),
+    ] {
+        place.write("queue.toml", text.as_bytes());
+        pipe("c", &[], b"").refused(2, parts);
+    }
+    place.run(&["pipe", "--dir", "c", "--config", "none.toml"]).refused(2, &["cannot read none.toml"]);
+    assert!(!place.path("c").exists());
 }
 
 #[test]

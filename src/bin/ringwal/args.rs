@@ -45,6 +45,10 @@ pub(crate) enum Command {
 pub(crate) struct PipeArgs {
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    /// A file of settings, .toml or .json, for the options that are not given here: durability, batch_len_max,
+    /// linger, log_bytes_max, segment_len, io, memory_max, entry_len_max, retry.attempts_max, on_corruption, lock_wait.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The input. A regular file is read from where the last run ended; without it, or with "-",
     /// standard input is read.
     #[arg(long, value_name = "FILE")]
