@@ -219,9 +219,9 @@ fn names_are_found_by_what_declares_them() {
     assert!(is_name("A::b_c") && !is_name("a::b") && !is_name("A::b(c)") && !is_name("tests/a.rs::b"));
 }
 
-/// A promise is kept by the test that its row names, and the test says of which row it is.
+/// A promise is kept by the test that its row names.
 #[test]
-fn every_test_of_a_promise_names_its_row_and_stands_in_the_table() {
+fn every_test_of_a_promise_stands_in_the_table() {
     let features = read("docs/FEATURES.md");
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/promises");
     let mut tests = 0;

@@ -83,7 +83,7 @@ fn closing_sends_what_lingers_and_what_is_to_be_tried_again() {
     }
 }
 
-/// F153 to F168: group commit. While a write is on its way others gather, and go with the next one.
+/// F168: group commit. While a write is on its way others gather, and go with the next one.
 #[test]
 fn what_is_pushed_while_the_disk_writes_goes_with_one_more_write() {
     let mut stage = Stage::new(few(Durability::Immediate));

@@ -42,7 +42,7 @@ fn the_flush_core_runs_on_the_cpu_that_it_was_given_and_on_no_other() {
     queue.shutdown(LONG).unwrap();
 }
 
-/// However the flush core passes its time, a push that comes after a rest is taken.
+/// F133: however the flush core passes its time, a push that comes after a rest is taken.
 #[test]
 fn with_each_idle_strategy_pushes_arrive_after_rests_of_any_length() {
     for idle in [Idle::Park, Idle::Backoff, Idle::Spin] {
@@ -60,7 +60,7 @@ fn with_each_idle_strategy_pushes_arrive_after_rests_of_any_length() {
     }
 }
 
-/// Several queues in one process share nothing but the CPUs.
+/// F119, F258: several queues in one process share nothing but the CPUs.
 #[test]
 fn queues_beside_each_other_keep_to_themselves() {
     const QUEUES: u32 = 4;
