@@ -137,3 +137,8 @@ pub use wal::coding::{Cipher, KeyId, SegmentCipher, SegmentIdentity};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So does the one of the migration guide.
+#[cfg(all(doctest, feature = "serde"))]
+#[doc = include_str!("../docs/MIGRATION.md")]
+struct Migration;
