@@ -61,6 +61,43 @@ impl Builder {
         self
     }
 
+    /// Lets the length of batches follow the sink between `min` and `max` entries, beginning with
+    /// [`batch_len_max`](Self::batch_len_max). Default: off, the length is `batch_len_max`. Range: 1 to 1,000,000, `min`
+    /// at most `max`.
+    ///
+    /// Each batch that the sink takes whole is timed. One that took less than 0.9 of the average makes the next ones a
+    /// tenth longer, one that took more than 1.1 of it a tenth shorter; the average moves by a tenth towards each. An
+    /// entry waits no longer by it: bytes, `linger` and closing still cut a batch short.
+    pub fn adaptive(mut self, min: usize, max: usize) -> Self {
+        self.config.adaptive = Some((min, max));
+        self
+    }
+
+    /// How long the sink has for a batch. Default: as long as it wants. Range: 1 ms to 1 day.
+    ///
+    /// An async delivery that is late is dropped, which counts as a failed attempt: the batch is offered again, although
+    /// the sink may have stored it. One that blocks cannot be ended. It is told its time by
+    /// [`Batch::deadline`](crate::Batch::deadline); while it is late health says so and its batch is not offered again,
+    /// and its answer counts whenever it comes. Only closing the queue goes by without it. A sink that blocks gets a
+    /// thread of its own, so each batch costs a wake-up (a few µs).
+    pub fn deliver_timeout(mut self, timeout: Duration) -> Self {
+        self.config.deliver_timeout = Some(timeout);
+        self
+    }
+
+    /// How many batches may be at the sink at once. Default: 1, then all entries are delivered in the order of their
+    /// LSNs. Range: 1 to 64.
+    ///
+    /// With more than one, order is kept for each [`key`](crate::Entry::key), and among all entries that have none: an
+    /// entry goes out only when nothing of its key is out or waits for a retry. A failing entry then holds up only its
+    /// key. Async deliveries run side by side on the delivery thread; a sink that blocks gets so many threads. A sink
+    /// takes part as far as it can: [`blocking_fn`](crate::blocking_fn) takes one batch at a time, and one that
+    /// answers [`committed`](crate::Sink::committed) gets one.
+    pub fn in_flight_max(mut self, batches: usize) -> Self {
+        self.config.in_flight_max = batches;
+        self
+    }
+
     /// Rings shared by threads. Default: one per core. Range: 1 to 1024. Each maps `ring_bytes` of
     /// address space; memory is used as it is touched.
     pub fn rings(mut self, rings: u32) -> Self {

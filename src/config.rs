@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
+use crate::lsn::Lsn;
 
 pub use crate::wal::recovery::OnCorruption;
 
@@ -112,6 +113,9 @@ pub struct Config {
     pub(crate) batch_len_max: usize,
     pub(crate) batch_bytes_max: usize,
     pub(crate) linger: Duration,
+    pub(crate) adaptive: Option<(usize, usize)>,
+    pub(crate) deliver_timeout: Option<Duration>,
+    pub(crate) in_flight_max: usize,
     pub(crate) rings: u32,
     pub(crate) pinned_rings: u32,
     pub(crate) ring_bytes: usize,
@@ -146,6 +150,9 @@ impl Config {
             batch_len_max: 1000,
             batch_bytes_max: 1 << 20,
             linger: Duration::from_millis(5),
+            adaptive: None,
+            deliver_timeout: None,
+            in_flight_max: 1,
             rings: u32::try_from(cores.min(1024)).unwrap_or(1024),
             pinned_rings: 8,
             ring_bytes: 1 << 20,
@@ -206,6 +213,14 @@ impl Config {
         self.log_bytes_max
     }
 
+    /// For a sink that has said this: who tells what is stored by one LSN promises a prefix, and so gets one.
+    pub(crate) fn for_committed(mut self, committed: Option<Lsn>) -> Self {
+        if committed.is_some() {
+            self.in_flight_max = 1;
+        }
+        self
+    }
+
     /// Longest frame for entries of this length, in whole blocks of `block_len`.
     pub(crate) fn frame_len_max(&self, block_len: u32) -> u32 {
         frame_len_for(self.entry_len_max, u64::from(block_len))
@@ -237,9 +252,10 @@ impl Config {
                 "unset with `Durability::Memory`: there is no log to take over what a dead process leaves in the rings";
             return Err(ConfigError::new("rings_at", format!("{:?}", self.rings_at), range));
         }
-        check("batch_len_max", self.batch_len_max as u64, 1, 1_000_000)?;
+        check("batch_len_max", self.batch_len_max as u64, 1, BATCH_LEN_MAX)?;
         check("batch_bytes_max", self.batch_bytes_max as u64, 1, GIB)?;
         check_duration("linger", self.linger, Duration::ZERO, Duration::from_secs(3600))?;
+        self.check_delivery()?;
         check("rings", u64::from(self.rings), 1, 1024)?;
         check("pinned_rings", u64::from(self.pinned_rings), 0, 1024)?;
         check("ring_bytes", self.ring_bytes as u64, 4 * KIB, GIB)?;
@@ -290,6 +306,17 @@ impl Config {
 }
 
 impl Config {
+    fn check_delivery(&self) -> Result<(), ConfigError> {
+        if let Some((min, max)) = self.adaptive {
+            check("adaptive (min)", min as u64, 1, BATCH_LEN_MAX)?;
+            check("adaptive (max)", max as u64, min as u64, BATCH_LEN_MAX)?;
+        }
+        if let Some(timeout) = self.deliver_timeout {
+            check_duration("deliver_timeout", timeout, Duration::from_millis(1), Duration::from_secs(86_400))?;
+        }
+        check("in_flight_max", self.in_flight_max as u64, 1, 64)
+    }
+
     fn check_breaker(&self) -> Result<(), ConfigError> {
         let Some(Breaker { failures, share, open_for, probes }) = self.breaker else {
             return Ok(());
@@ -317,6 +344,9 @@ impl Config {
         Ok(())
     }
 }
+
+/// Most entries that a batch may have by any setting.
+const BATCH_LEN_MAX: u64 = 1_000_000;
 
 /// Fewest chunks with which the log can always go on: some in flight, some being read back, one open.
 const CHUNKS_MIN: u32 = 12;

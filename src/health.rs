@@ -51,6 +51,8 @@ pub enum Concern {
     Platform(String),
     /// The sink keeps refusing; the number of attempts so far.
     SinkFailing(u32),
+    /// So many calls of a sink that blocks have not come back by their deadline; their batches wait for them.
+    SinkOverdue(usize),
     /// The breaker is not closed: deliveries wait, or are tried one at a time.
     Breaker(BreakerState),
     /// Entries lie in the park.
@@ -74,6 +76,9 @@ impl fmt::Display for Concern {
             }
             Self::Platform(note) => f.write_str(note),
             Self::SinkFailing(attempts) => write!(f, "the sink has refused a batch {attempts} times"),
+            Self::SinkOverdue(calls) => {
+                write!(f, "{calls} deliveries have passed their deadline and the sink still works on them")
+            }
             Self::Breaker(state) => write!(f, "the breaker is {state}: the sink kept failing"),
             Self::Parked(entries) => write!(f, "{entries} entries are parked"),
             Self::ParkFull(why) => write!(f, "an entry cannot be parked: {why}"),

@@ -23,7 +23,7 @@
 //! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`]            |
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
-//! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`Batch`], [`Verdict`] |
+//! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`]                      |
 //!
@@ -106,7 +106,10 @@ pub use prometheus::prometheus_text;
 pub use queue::Queue;
 pub use recovery::Recovery;
 pub use schema::Schema;
-pub use sink::{BlockingFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn, sink_fn};
+pub use sink::{
+    BlockingFn, BlockingPoolFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn,
+    blocking_pool_fn, sink_fn,
+};
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

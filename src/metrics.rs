@@ -69,6 +69,7 @@ pub(crate) struct Counters {
     // The delivery thread.
     pub(crate) delivered: Cell,
     pub(crate) delivery_failures: Cell,
+    pub(crate) delivery_timeouts: Cell,
     pub(crate) sink_panics: Cell,
     pub(crate) batches: Cell,
     pub(crate) retries: Cell,
@@ -119,12 +120,14 @@ pub struct Metrics {
     pub lost: u64,
     /// Entries on their way to the sink: in memory or in the log.
     pub pending: u64,
-    /// Entries in the batch that the sink has now.
+    /// Entries in the batches that the sink has now.
     pub in_flight: u64,
     /// Batches that the sink acknowledged at least in part.
     pub batches: u64,
     /// Deliveries that failed in whole or in part.
     pub delivery_failures: u64,
+    /// Deliveries that had no answer by their deadline. An async one has failed by that; one that blocks may still succeed.
+    pub delivery_timeouts: u64,
     /// Deliveries that ended in a panic of the sink.
     pub sink_panics: u64,
     /// Entries that were delivered again because of a retry.
@@ -261,6 +264,7 @@ impl Counters {
             in_flight: in_flight.min(unfinished),
             batches: self.batches.read(),
             delivery_failures: self.delivery_failures.read(),
+            delivery_timeouts: self.delivery_timeouts.read(),
             sink_panics: self.sink_panics.read(),
             retries: self.retries.read(),
             breaker_opened: self.breaker_opened.read(),

@@ -1,7 +1,9 @@
 //! The parked entries, for their owner: list, redeliver, discard.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::config::{Durability, Park};
@@ -11,6 +13,7 @@ use crate::engine::{ANSWER_WITHIN, Command, ParkExit, Shared};
 use crate::entry::Entry;
 use crate::error::LogError;
 use crate::lsn::Lsn;
+use crate::producer::{lane_of_key, ring_of_key};
 use crate::ring::ClaimError;
 
 /// Entries that are read at a time.
@@ -60,9 +63,13 @@ impl<'a, T: Entry> Parked<'a, T> {
     /// Puts those that `which` chooses back into the queue as new entries, and gives their number. Each is
     /// durable in the queue before it leaves the park: a crash in between leaves it in both, never in none.
     ///
+    /// What was encoded by another version of the type is encoded anew; what cannot be, because it does not decode or has
+    /// become too long, stays in the park and is not counted.
+    ///
     /// # Errors
     /// See [`LogError`]; those before the error are done.
-    pub fn redeliver(&self, which: impl FnMut(&ParkedEntry) -> bool) -> Result<usize, LogError> {
+    pub fn redeliver(&self, mut which: impl FnMut(&ParkedEntry) -> bool) -> Result<usize, LogError> {
+        let which = |entry: &ParkedEntry| which(entry) && self.bytes_for_now(entry).is_some();
         self.for_chosen(which, ParkExit::Redelivered, |entries| {
             let receipts: Result<Vec<_>, _> = entries.iter().map(|entry| self.put_back(entry)).collect();
             if self.shared.config.durability == Durability::Memory {
@@ -105,15 +112,33 @@ impl<'a, T: Entry> Parked<'a, T> {
         }
     }
 
-    /// An entry's bytes go back as they are: they need not even decode.
+    /// Its bytes as the queue's type is encoded now, with its key: as they are, or encoded anew. Bytes of today's encoding
+    /// need not even decode.
+    fn bytes_for_now<'e>(&self, entry: &'e ParkedEntry) -> Option<(Cow<'e, [u8]>, Option<u64>)> {
+        // What panics when it is decoded lies here for that.
+        let value = catch_unwind(AssertUnwindSafe(|| entry.decode::<T>().ok())).unwrap_or_default();
+        let key = value.as_ref().and_then(T::key);
+        if entry.schema == T::SCHEMA {
+            return Some((Cow::Borrowed(&entry.bytes), key));
+        }
+        let mut bytes = Vec::new();
+        value?.encode(&mut bytes).ok()?;
+        (bytes.len() <= self.shared.config.entry_len_max).then_some((Cow::Owned(bytes), key))
+    }
+
     fn put_back(&self, entry: &ParkedEntry) -> Result<Receipt, LogError> {
+        // Those that have none were not chosen.
+        let (bytes, key) = self.bytes_for_now(entry).unwrap_or((Cow::Borrowed(&entry.bytes), None));
         let rings = &self.shared.rings;
-        let ring = rings.ring_of_this_thread();
+        let ring = key.map_or_else(|| rings.ring_of_this_thread(), |key| ring_of_key(key, rings.shared_count()));
         loop {
             let seen = rings.space(ring).value();
-            match rings.claim(ring, entry.bytes.len()) {
+            match rings.claim(ring, bytes.len()) {
                 Ok(mut claim) => {
-                    claim.payload_mut().copy_from_slice(&entry.bytes);
+                    if let Some(key) = key {
+                        claim.set_lane(lane_of_key(key));
+                    }
+                    claim.payload_mut().copy_from_slice(&bytes);
                     return Ok(Receipt { ring, end: claim.publish() });
                 }
                 Err(ClaimError::Full) => {

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use crate::durable::{Durable, Receipt};
 use crate::entry::{Entry, InPlace};
 use crate::error::PushError;
-use crate::producer::{Patience, Producer, Refusal, SpaceWait, full, with_encoded};
+use crate::producer::{Patience, Producer, Refusal, SpaceWait, full, lane_of_key, with_encoded};
 use crate::ring::{ClaimError, PinnedClaim, PinnedRing};
 
 /// Pushes entries from one place at a time, strictly in order, into a ring of its own while there are
@@ -107,11 +107,17 @@ fn write_entry<T: Entry>(ring: &mut PinnedRing, is_refusing: bool, entry: &T) ->
     let index = ring.ring();
     if let Some(len) = entry.encoded_len() {
         let mut claim = ring.claim(len).map_err(|error| Refusal::claim(error, len))?;
+        if let Some(key) = entry.key() {
+            claim.set_lane(lane_of_key(key));
+        }
         entry.encode_into(claim.payload_mut());
         return Ok(Receipt { ring: index, end: claim.publish() });
     }
     with_encoded(entry, |bytes| {
         let mut claim = ring.claim(bytes.len()).map_err(|error| Refusal::claim(error, bytes.len()))?;
+        if let Some(key) = entry.key() {
+            claim.set_lane(lane_of_key(key));
+        }
         claim.payload_mut().copy_from_slice(bytes);
         Ok(Receipt { ring: index, end: claim.publish() })
     })

@@ -171,12 +171,18 @@ impl<T: Entry> Producer<T> {
         }
         if let Some(len) = entry.encoded_len() {
             let mut claim = self.shared.rings.claim(ring, len).map_err(|error| Refusal::claim(error, len))?;
+            if let Some(key) = entry.key() {
+                claim.set_lane(lane_of_key(key));
+            }
             entry.encode_into(claim.payload_mut());
             return Ok(Receipt { ring, end: claim.publish() });
         }
         with_encoded(entry, |bytes| {
             let mut claim =
                 self.shared.rings.claim(ring, bytes.len()).map_err(|error| Refusal::claim(error, bytes.len()))?;
+            if let Some(key) = entry.key() {
+                claim.set_lane(lane_of_key(key));
+            }
             claim.payload_mut().copy_from_slice(bytes);
             Ok(Receipt { ring, end: claim.publish() })
         })
@@ -203,9 +209,15 @@ impl<T: Entry> Producer<T> {
 }
 
 /// Fibonacci hashing: the upper half of a product with 2^64 / φ, spread over the rings.
-fn ring_of_key(key: u64, rings: u32) -> u32 {
+pub(crate) fn ring_of_key(key: u64, rings: u32) -> u32 {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
     ((hash * u64::from(rings)) >> 32) as u32
+}
+
+/// The lane of a key: the upper bits of another product, so that keys of one ring do not share a lane for that. Never 0,
+/// which is the lane of entries without a key.
+pub(crate) fn lane_of_key(key: u64) -> u32 {
+    ((key.wrapping_mul(0xd134_2543_de82_ef95) >> 33) as u32).max(1)
 }
 
 /// Why an entry did not get into a ring.

@@ -65,7 +65,7 @@ fn samples(metrics: &Metrics, health: &Health) -> Vec<Sample> {
     let sample = |name, kind, help, value| Sample { name, kind, help, value };
     let &Metrics {
         recovered, recovered_from_rings, recovered_parked, pushed, pushed_bytes, rejected, dropped, delivered, parked, discarded, redelivered,
-        lost, pending, in_flight, batches, delivery_failures, sink_panics, retries, breaker_opened, breaker, ring_bytes, last_lsn, durable_lsn,
+        lost, pending, in_flight, batches, delivery_failures, delivery_timeouts, sink_panics, retries, breaker_opened, breaker, ring_bytes, last_lsn, durable_lsn,
         cursor_lsn, frames, log_bytes_written, padding_bytes, writes, syncs, commit_nanos_mean, segments_live,
         segments_free, frames_let_go, frames_read_back, blocked_on_memory, blocked_on_log, driver: _,
     } = metrics;
@@ -92,6 +92,7 @@ fn samples(metrics: &Metrics, health: &Health) -> Vec<Sample> {
         sample("in_flight_entries", GAUGE, "Entries that the sink has now.", in_flight),
         sample("batches_total", COUNTER, "Batches that the sink acknowledged at least in part.", batches),
         sample("delivery_failures_total", COUNTER, "Deliveries that failed in whole or in part.", delivery_failures),
+        sample("delivery_timeouts_total", COUNTER, "Deliveries without an answer by their deadline.", delivery_timeouts),
         sample("sink_panics_total", COUNTER, "Deliveries that ended in a panic of the sink.", sink_panics),
         sample("retried_entries_total", COUNTER, "Entries delivered again because of a retry.", retries),
         sample("breaker_opened_total", COUNTER, "How often the breaker has opened.", breaker_opened),

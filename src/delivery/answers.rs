@@ -10,8 +10,10 @@ use std::fmt::Display;
 use crate::delivery::batch::u32_of;
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::flight::{Flight, State};
+use crate::delivery::lanes::Lane;
 use crate::delivery::lease::{Lease, LeaseId};
 use crate::delivery::seam::DeliveryEvent;
+use crate::lsn::Lsn;
 use crate::sink::{Outcome, Reason};
 use crate::time::{Instant, UnixNanos};
 
@@ -65,8 +67,9 @@ impl Dispatcher {
         let parked: Vec<u32> = flight.parking.drain(..count).collect();
         self.counts.parked += parked.len() as u64;
         for index in parked {
-            let lsn = self.flights[at].lsn(index);
-            self.finished.add(lsn, lsn.next());
+            let flight = &self.flights[at];
+            let (lsn, lane) = (flight.lsn(index), flight.batch.lane(index as usize));
+            self.finish(lsn, lane);
         }
         self.note_progress();
     }
@@ -122,10 +125,13 @@ impl Dispatcher {
         self.counts.malformed += u64::from(sorted.malformed);
         self.counts.delivered += sorted.acked.len() as u64;
         for index in sorted.acked {
-            let lsn = flight.lsn(index);
-            self.finished.add(lsn, lsn.next());
+            self.finish(flight.lsn(index), flight.batch.lane(index as usize));
         }
-        if !(sorted.retry.is_empty() && sorted.park.is_empty()) {
+        if sorted.retry.is_empty() && sorted.park.is_empty() {
+            if let Some(adaptive) = &mut self.adaptive {
+                adaptive.handle_latency(now.since(flight.last_out));
+            }
+        } else {
             self.counts.failures += 1;
             flight.attempts = flight.attempts.saturating_add(1);
             if self.config.retry.is_exhausted(flight.attempts) {
@@ -137,6 +143,14 @@ impl Dispatcher {
         self.note_progress();
     }
 
+    /// This entry has had its exit.
+    fn finish(&mut self, lsn: Lsn, lane: Lane) {
+        self.finished.add(lsn, lsn.next());
+        if self.lanes.free(lane) {
+            self.pending.handle_freed();
+        }
+    }
+
     /// Keeps what failed: to be offered again, to be parked.
     fn keep(&mut self, now: Instant, mut flight: Flight, retry: &[(u32, Reason)], park: &[(u32, Reason)]) {
         // The latest time that a reason asks for: nobody is asked again before he wants to be.
@@ -144,7 +158,7 @@ impl Dispatcher {
         let due = now + asked.unwrap_or_else(|| self.config.retry.jittered(flight.attempts, &mut self.chance));
         flight.left = retry.iter().map(|(index, _)| *index).collect();
         flight.parking = park.iter().map(|(index, _)| *index).collect();
-        if let Some((first, next)) = flight.span() {
+        for (first, next) in flight.stretches(&self.finished) {
             self.attempts.set(first, next, flight.attempts);
         }
         if let Some((_, why)) = retry.first() {

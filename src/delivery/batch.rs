@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::delivery::lanes::Lane;
 use crate::entry::{DecodeError, Entry};
 use crate::lsn::Lsn;
 use crate::schema::Schema;
@@ -51,6 +52,8 @@ impl Deref for Bytes {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawEntry {
     pub(super) lsn: Lsn,
+    /// Among what it keeps its order.
+    pub(super) lane: Lane,
     /// Which of the batch's frames.
     pub(super) frame: u32,
     /// Where its payload begins in the frame's body, and how long it is.
@@ -112,6 +115,12 @@ impl RawBatch {
     #[must_use]
     pub fn lsn(&self, index: usize) -> Lsn {
         self.0.entries[index].lsn
+    }
+
+    /// Among what entry `index` keeps its order when several batches are out.
+    #[must_use]
+    pub fn lane(&self, index: usize) -> Lane {
+        self.0.entries[index].lane
     }
 
     /// The encoding of entry `index`, 8-byte aligned.
@@ -228,6 +237,7 @@ impl<T: Entry> Batch<T> {
             let frame = u32_of(index);
             entries.push(RawEntry {
                 lsn: Lsn::FIRST.advance(index as u64),
+                lane: Lane::default(),
                 frame,
                 offset: 0,
                 len: u32_of(bytes.len()),

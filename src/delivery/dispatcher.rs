@@ -4,17 +4,21 @@
 //!   frames ─► pending: [frame│frame│frame]      taken when: count │ bytes │ oldest ≥ linger │ closing
 //!                        │ cut                   cut where: count │ bytes │ attempts change │ cursor full
 //!                        ▼
-//!                     flight ◄── one at a time: what follows waits until each of its entries is
-//!                        │       acked or parked
+//!                     flights ◄── `in_flight_max` of them; what must not overtake waits until each entry
+//!                        │        before it is acked or parked
 //!                        ▼
 //!                     finished ─► Acked { acked, done, attempts } ─► the durable cursor
 //! ```
 //! # Order
-//! Batches leave strictly in the order of LSNs, one at a time; a retry blocks what follows. Order per
-//! thread is promised, and entries of one thread may lie anywhere in the log: were the next batch to
-//! leave while this one waits, its thread's later entries would overtake. Price: a sink that takes
-//! long per batch is not helped by more batches at once, only by longer ones
-//! (`docs/adr/0010-strict-order-one-batch.md`).
+//! | `in_flight_max` | what goes out                                             | a retry holds up     |
+//! |-----------------|-----------------------------------------------------------|----------------------|
+//! | 1               | batches strictly in the order of LSNs                     | everything behind it |
+//! | more            | the first entries of which no [lane](super::lanes) is out | its lanes            |
+//!
+//! Order per thread is promised, and entries of one thread may lie anywhere in the log: so the default is one batch, and
+//! a sink that takes long is helped by longer ones only (`docs/adr/0010-strict-order-one-batch.md`). With keys it can
+//! have several (`docs/adr/0014-order-per-key.md`). The cursor's table has room for all that they may
+//! leave done above the low watermark (`room.rs`).
 //!
 //! # Nothing is lost, nothing is counted twice
 //! | where an entry is | getter                    | leaves when                                     |
@@ -39,25 +43,24 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::delivery::adaptive::Adaptive;
 use crate::delivery::batch::{Bytes, RawBatch, RawEntry, RawFrame, u32_of};
 use crate::delivery::breaker::{BreakerState, Circuit};
 use crate::delivery::flight::{Flight, State};
+use crate::delivery::lanes::{Lane, Lanes};
 use crate::delivery::lease::{Lease, LeaseId, Returns};
-use crate::delivery::pending::Pending;
+use crate::delivery::pending::{Limits, Pending};
 use crate::delivery::progress::{Attempts, Finished};
 use crate::delivery::retry::Chance;
+use crate::delivery::room::Room;
 pub use crate::delivery::seam::{DeliveryConfig, DeliveryCounts, DeliveryEvent, FrameRefused};
 use crate::lsn::Lsn;
 use crate::ring::record::Records;
 use crate::schema::Schema;
 use crate::time::Instant;
-use crate::wal::cursor::Cursor;
+use crate::wal::cursor::{CURSOR_RANGES_MAX, Cursor};
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameKind};
-
-/// How many batches may be out at once: order demands one.
-pub const IN_FLIGHT_MAX: usize = 1;
 
 /// The state machine of delivery. One owner; feeds one sink.
 #[derive(Debug)]
@@ -68,6 +71,10 @@ pub struct Dispatcher {
     pub(super) attempts: Attempts,
     pub(super) pending: Pending,
     pub(super) flights: Vec<Flight>,
+    pub(super) lanes: Lanes,
+    /// The cursor's table has no room for another batch until something is done.
+    pub(super) cramped: bool,
+    pub(super) adaptive: Option<Adaptive>,
     pub(super) circuit: Circuit,
     pub(super) next_lsn: Lsn,
     pub(super) next_lease: u64,
@@ -87,14 +94,19 @@ impl Dispatcher {
     pub fn new(config: DeliveryConfig, cursor: &Cursor) -> Self {
         let finished = Finished::new(cursor.acked, &cursor.done);
         let circuit = Circuit::new(config.breaker);
+        let adaptive = config.adaptive.map(|(min, max)| Adaptive::new(min, max, config.batch_len_max));
+        let in_flight_max = config.in_flight_max.max(1);
         Self {
             chance: Chance::new(config.seed),
             next_lsn: finished.first_unfinished(Lsn::FIRST),
             finished,
             attempts: Attempts::new(&cursor.attempts),
-            config,
+            config: DeliveryConfig { in_flight_max, ..config },
             pending: Pending::default(),
-            flights: Vec::with_capacity(IN_FLIGHT_MAX),
+            flights: Vec::with_capacity(in_flight_max),
+            lanes: Lanes::new(in_flight_max == 1),
+            cramped: false,
+            adaptive,
             circuit,
             next_lease: 1,
             returns: Arc::default(),
@@ -105,105 +117,6 @@ impl Dispatcher {
             paused: false,
             counts: DeliveryCounts::default(),
         }
-    }
-
-    // Getters.
-
-    /// The LSN that the next frame must bring.
-    #[must_use]
-    pub const fn next_lsn(&self) -> Lsn {
-        self.next_lsn
-    }
-
-    /// Every LSN up to this one is done.
-    #[must_use]
-    pub const fn acked(&self) -> Lsn {
-        self.finished.acked()
-    }
-
-    /// Entries that wait to be taken into a batch.
-    #[must_use]
-    pub const fn pending(&self) -> u64 {
-        self.pending.len()
-    }
-
-    /// Bytes of the encodings of all entries that have not had their exit.
-    #[must_use]
-    pub fn unfinished_bytes(&self) -> u64 {
-        self.pending.bytes_len() + self.flights.iter().map(Flight::bytes_len).sum::<u64>()
-    }
-
-    /// Bytes of the encodings of pending entries.
-    #[must_use]
-    pub const fn pending_bytes(&self) -> u64 {
-        self.pending.bytes_len()
-    }
-
-    /// Entries out at the sink.
-    #[must_use]
-    pub fn in_flight(&self) -> u64 {
-        self.flights.iter().map(|flight| flight.counts().0).sum()
-    }
-
-    /// Entries that wait to be offered again.
-    #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.flights.iter().map(|flight| flight.counts().1).sum()
-    }
-
-    /// Entries on their way into the park log.
-    #[must_use]
-    pub fn parking(&self) -> u64 {
-        self.flights.iter().map(|flight| flight.counts().2).sum()
-    }
-
-    /// Entries that have not had their exit yet, wherever they are.
-    #[must_use]
-    pub fn unfinished(&self) -> u64 {
-        self.pending() + self.in_flight() + self.waiting() + self.parking()
-    }
-
-    /// When delivery got the oldest entry that has not had its exit.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Instant> {
-        let taken = self.flights.first().and_then(|flight| flight.batch.arrived());
-        taken.or_else(|| self.pending.oldest().map(|(_, arrived)| arrived))
-    }
-
-    /// How long the oldest entry has been here.
-    #[must_use]
-    pub fn oldest_age(&self, now: Instant) -> Option<Duration> {
-        self.oldest().map(|arrived| now.since(arrived))
-    }
-
-    /// What the breaker does.
-    #[must_use]
-    pub const fn breaker(&self) -> BreakerState {
-        self.circuit.state()
-    }
-
-    /// Until when the breaker is open.
-    #[must_use]
-    pub const fn breaker_open_until(&self) -> Option<Instant> {
-        self.circuit.open_until()
-    }
-
-    /// How often the breaker has opened.
-    #[must_use]
-    pub const fn breaker_opened(&self) -> u64 {
-        self.circuit.opened()
-    }
-
-    /// What happened so far.
-    #[must_use]
-    pub const fn counts(&self) -> &DeliveryCounts {
-        &self.counts
-    }
-
-    /// Whether there is nothing left to deliver, park or tell.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.pending.is_empty() && self.flights.is_empty() && self.events.is_empty() && !self.progressed
     }
 
     // Commands.
@@ -299,21 +212,34 @@ impl Dispatcher {
     pub fn poll_delivery(&mut self, now: Instant) -> Option<(Lease, RawBatch)> {
         self.collect_returns(now);
         self.circuit.handle_timeout(now);
-        if self.paused || self.circuit.open_until().is_some() {
+        if self.paused || self.circuit.open_until().is_some() || self.is_probing() {
             return None;
         }
-        let due = self.flights.iter().position(|f| matches!(f.state, State::Waiting { due } if due <= now));
-        if let Some(at) = due {
+        let due = |flight: &Flight| if let State::Waiting { due } = flight.state { Some(due) } else { None };
+        let waiting = self.flights.iter().enumerate().filter_map(|(at, flight)| Some((due(flight)?, at)));
+        if let Some((_, at)) = waiting.min().filter(|(due, _)| *due <= now) {
             let flight = &mut self.flights[at];
             let left = std::mem::take(&mut flight.left);
             flight.batch = flight.batch.subset(&left, flight.attempts.saturating_add(1));
             flight.undecodable.clear();
             return Some(self.lease(now, at));
         }
-        if self.flights.len() >= IN_FLIGHT_MAX || !self.is_triggered(now) {
+        if self.is_full() || self.cramped || !self.is_triggered(now) {
             return None;
         }
-        let (batch, attempts) = self.pending.cut(self.len_max(), self.config.batch_bytes_max, &self.attempts);
+        let mut room = self.room();
+        let limits = Limits {
+            len_max: self.len_max(),
+            bytes_max: self.config.batch_bytes_max,
+            attempts: &self.attempts,
+            lanes: &self.lanes,
+        };
+        let Some((batch, attempts)) = self.pending.cut(limits, &mut room) else {
+            // What is left unseen found no room; the rest was passed over, and is looked at when a lane is free.
+            self.cramped = self.pending.has_freed() || self.pending.oldest_fresh().is_some();
+            return None;
+        };
+        (0..batch.len()).for_each(|index| self.lanes.take(batch.lane(index)));
         self.flights.push(Flight {
             lease: LeaseId(0),
             state: State::Waiting { due: now },
@@ -322,6 +248,7 @@ impl Dispatcher {
             left: Vec::new(),
             parking: Vec::new(),
             undecodable: Vec::new(),
+            rows: room.used(),
             first_out: now,
             last_out: now,
         });
@@ -345,11 +272,11 @@ impl Dispatcher {
         let open_until = self.circuit.open_until();
         let flights = self.flights.iter().filter_map(|flight| match flight.state {
             State::Out { deadline, overdue: false } => deadline,
-            State::Waiting { due } if !self.paused && open_until.is_none() => Some(due),
+            State::Waiting { due } if !self.paused && open_until.is_none() && !self.is_probing() => Some(due),
             State::Out { .. } | State::Settling { .. } | State::Waiting { .. } => None,
         });
-        let free = self.flights.len() < IN_FLIGHT_MAX && !self.paused && open_until.is_none();
-        let lingers = self.pending.oldest().filter(|_| free).map(|(_, arrived)| arrived + self.config.linger);
+        let free = !self.is_full() && !self.cramped && !self.paused && open_until.is_none() && !self.is_probing();
+        let lingers = self.pending.oldest_fresh().filter(|_| free).map(|(_, arrived)| arrived + self.config.linger);
         flights.chain(lingers).chain(open_until).min()
     }
 
@@ -363,7 +290,7 @@ impl Dispatcher {
             let record = record.map_err(FrameRefused::Record)?;
             if lsn >= self.next_lsn && !self.finished.contains(lsn) {
                 let (offset, len) = (u32_of(record.offset), u32_of(record.payload.len()));
-                entries.push(RawEntry { lsn, frame: 0, offset, len });
+                entries.push(RawEntry { lsn, lane: Lane(record.meta), frame: 0, offset, len });
             }
             lsn = lsn.next();
         }
@@ -377,16 +304,41 @@ impl Dispatcher {
 
     /// How long the next batch may be.
     fn len_max(&self) -> usize {
-        let fits = if self.config.partial { self.finished.batch_len_max() } else { usize::MAX };
-        self.config.batch_len_max.clamp(1, fits)
+        // With several out it is the room in the cursor's table that ends a batch.
+        let cut = self.config.partial && self.config.in_flight_max == 1;
+        let fits = if cut { self.finished.batch_len_max() } else { usize::MAX };
+        self.len_wanted().clamp(1, fits)
+    }
+
+    pub(super) fn len_wanted(&self) -> usize {
+        self.adaptive.as_ref().map_or(self.config.batch_len_max, Adaptive::len).max(1)
+    }
+
+    fn room(&self) -> Room {
+        if self.config.in_flight_max == 1 {
+            return Room::without_end();
+        }
+        let taken = self.finished.runs() + self.flights.iter().map(|flight| flight.rows).sum::<usize>();
+        Room::new(CURSOR_RANGES_MAX.saturating_sub(taken), self.finished.acked(), self.config.partial)
+    }
+
+    /// Whether a breaker that is half-open waits for the answer of the one batch that it has let through.
+    fn is_probing(&self) -> bool {
+        let is_out = |flight: &Flight| matches!(flight.state, State::Out { .. });
+        self.circuit.state() == BreakerState::HalfOpen && self.flights.iter().any(is_out)
     }
 
     fn is_triggered(&self, now: Instant) -> bool {
-        let Some((lsn, arrived)) = self.pending.oldest() else {
+        // What was passed over has had its time to linger.
+        if self.pending.has_freed() {
+            return true;
+        }
+        let Some((lsn, arrived)) = self.pending.oldest_fresh() else {
             return false;
         };
-        let full = self.pending.len() >= self.len_max() as u64;
-        let heavy = self.pending.bytes_len() >= self.config.batch_bytes_max;
+        let (len, bytes) = self.pending.fresh();
+        let full = len >= self.len_max() as u64;
+        let heavy = bytes >= self.config.batch_bytes_max;
         let old = now.since(arrived) >= self.config.linger;
         // What has been tried before, by an earlier run of the process, has lingered then.
         full || heavy || old || self.closing || lsn <= self.hurried || self.attempts.at(lsn) > 0
@@ -407,5 +359,6 @@ impl Dispatcher {
     pub(super) fn note_progress(&mut self) {
         self.attempts.forget(self.finished.acked());
         self.progressed = true;
+        self.cramped = false;
     }
 }

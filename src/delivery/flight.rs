@@ -13,6 +13,7 @@
 use crate::delivery::batch::{RawBatch, u32_of};
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::ParkRecord;
+use crate::delivery::progress::Finished;
 use crate::lsn::Lsn;
 use crate::sink::{Outcome, Reason, Verdict};
 use crate::time::{Instant, UnixNanos};
@@ -44,6 +45,8 @@ pub(super) struct Flight {
     pub(super) parking: Vec<u32>,
     /// Entries of `batch` that did not decode, and why.
     pub(super) undecodable: Vec<(u32, Reason)>,
+    /// Rows of the cursor that are set aside for it.
+    pub(super) rows: usize,
     pub(super) first_out: Instant,
     pub(super) last_out: Instant,
 }
@@ -113,13 +116,19 @@ impl Flight {
         self.batch.lsn(index as usize)
     }
 
-    /// First LSN of those left or being parked, and one past the last.
-    pub(super) fn span(&self) -> Option<(Lsn, Lsn)> {
-        let ends = |indexes: &[u32]| Some((self.lsn(*indexes.first()?), self.lsn(*indexes.last()?).next()));
-        match (ends(&self.left), ends(&self.parking)) {
-            (Some(a), Some(b)) => Some((a.0.min(b.0), a.1.max(b.1))),
-            (one, other) => one.or(other),
+    /// Those left or being parked, as stretches with nothing unfinished of another flight in them: first LSN, and one
+    /// past the last.
+    pub(super) fn stretches(&self, finished: &Finished) -> Vec<(Lsn, Lsn)> {
+        let mut open: Vec<Lsn> = self.left.iter().chain(&self.parking).map(|index| self.lsn(*index)).collect();
+        open.sort_unstable();
+        let mut stretches: Vec<(Lsn, Lsn)> = Vec::new();
+        for lsn in open {
+            match stretches.last_mut() {
+                Some((_, next)) if finished.first_unfinished(*next) >= lsn => *next = lsn.next(),
+                _ => stretches.push((lsn, lsn.next())),
+            }
         }
+        stretches
     }
 
     /// What the park log is to keep of an entry. One that did not decode was not offered this time.

@@ -12,16 +12,20 @@
 //! No file, clock, thread or chance: time comes as `now`, jitter from a seed. The engine owns the
 //! thread that calls the sink, decodes ([`batch::Batch::decode`]) and contains panics.
 
+mod adaptive;
 mod answers;
 pub mod batch;
 pub mod breaker;
 pub mod dispatcher;
 mod flight;
+mod gauges;
+pub mod lanes;
 pub mod lease;
 pub mod park;
 mod pending;
 mod progress;
 pub mod retry;
+mod room;
 mod seam;
 #[cfg(all(test, not(loom)))]
 mod tests;

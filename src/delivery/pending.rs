@@ -1,16 +1,21 @@
 //! Entries that wait to be taken into a batch, in the order of LSNs.
 //!
 //! ```text
-//!   frame 1               frame 2               frame 3
-//!   [· · · 4 5 6]         [7 8 · 10 11]         [12 13 …]        · taken, or finished before
-//!          └────── cut ──────────┘
+//!   held                     frames
+//!   [1 · · 4]  [6 ·]         [· · · 14 15]         [17 18 · 20 21]        · taken, or finished before
+//!    passed over: something         └────── cut ───────┘
+//!    of their lane was out
 //! ```
-//! A frame's memory is let go when the last batch with an entry of it is.
+//! A cut takes from the front what may go out, and moves what may not over to `held`. That is looked through again once
+//! a lane has become free, always before what came later. A frame's memory is let go when the last batch with an entry
+//! of it is.
 
 use std::collections::VecDeque;
 
 use crate::delivery::batch::{RawBatch, RawEntry, RawFrame, u32_of};
+use crate::delivery::lanes::Lanes;
 use crate::delivery::progress::Attempts;
+use crate::delivery::room::Room;
 use crate::lsn::Lsn;
 use crate::time::Instant;
 
@@ -25,10 +30,26 @@ struct Waiting {
 /// Entries that wait to be taken.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// Each with something left.
+    /// Passed over; each with something left.
+    held: VecDeque<Waiting>,
+    /// Behind them, not looked at yet; each with something left.
     frames: VecDeque<Waiting>,
     len: u64,
     bytes: u64,
+    held_len: u64,
+    held_bytes: u64,
+    /// Something in `held` may go out.
+    freed: bool,
+}
+
+/// Where a batch ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits<'a> {
+    pub(super) len_max: usize,
+    pub(super) bytes_max: u64,
+    /// It ends where these change.
+    pub(super) attempts: &'a Attempts,
+    pub(super) lanes: &'a Lanes,
 }
 
 impl Pending {
@@ -43,51 +64,139 @@ impl Pending {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.frames.is_empty() && self.held.is_empty()
     }
 
-    /// LSN of the oldest entry, and when it came.
-    pub(super) fn oldest(&self) -> Option<(Lsn, Instant)> {
+    /// When the oldest entry came.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.held.front().or(self.frames.front()).map(|front| front.frame.arrived)
+    }
+
+    /// Of the entries that were not passed over: how many they are, and their bytes.
+    pub(super) const fn fresh(&self) -> (u64, u64) {
+        (self.len - self.held_len, self.bytes - self.held_bytes)
+    }
+
+    /// LSN of the oldest entry that was not passed over, and when it came.
+    pub(super) fn oldest_fresh(&self) -> Option<(Lsn, Instant)> {
         self.frames.front().map(|front| (front.entries[front.at].lsn, front.frame.arrived))
+    }
+
+    /// Whether something that was passed over may go out now.
+    pub(super) fn has_freed(&self) -> bool {
+        self.freed && !self.held.is_empty()
+    }
+
+    /// A lane has become free.
+    pub(super) const fn handle_freed(&mut self) {
+        self.freed = true;
     }
 
     /// These entries of a frame wait behind all others.
     pub(super) fn append(&mut self, frame: RawFrame, entries: Vec<RawEntry>) {
         if !entries.is_empty() {
             self.len += entries.len() as u64;
-            self.bytes += entries.iter().map(|entry| u64::from(entry.len)).sum::<u64>();
+            self.bytes += bytes_of(&entries);
             self.frames.push_back(Waiting { frame, entries, at: 0 });
         }
     }
 
-    /// Takes a batch off the front, and the number of failed attempts that all its entries share.
-    ///
-    /// # Panics
-    /// When nothing waits.
-    pub(super) fn cut(&mut self, len_max: usize, bytes_max: u64, attempts: &Attempts) -> (RawBatch, u32) {
-        let (mut frames, mut entries) = (Vec::new(), Vec::new());
-        let (mut bytes, mut shared) = (0, None);
-        'cut: while let Some(front) = self.frames.front_mut() {
-            let from = entries.len();
+    /// Takes a batch off the front, and the number of failed attempts that all its entries share. `None`: nothing of
+    /// what waits may go out.
+    pub(super) fn cut(&mut self, limits: Limits<'_>, room: &mut Room) -> Option<(RawBatch, u32)> {
+        let mut cut =
+            Cut { limits, room, frames: Vec::new(), entries: Vec::new(), bytes: 0, shared: None, full: false };
+        if self.freed {
+            self.look_through_held(&mut cut);
+        }
+        while !cut.full
+            && let Some(mut front) = self.frames.pop_front()
+        {
+            let (mut passed, mut begun) = (Vec::new(), false);
             while let Some(entry) = front.entries.get(front.at) {
-                let behind = if attempts.is_empty() { 0 } else { attempts.at(entry.lsn) };
-                let fits = entries.is_empty() || bytes + u64::from(entry.len) <= bytes_max;
-                if entries.len() == len_max || !fits || *shared.get_or_insert(behind) != behind {
-                    if entries.len() > from {
-                        frames.push(front.frame.clone());
-                    }
-                    break 'cut;
+                match cut.offer(&front.frame, entry, &mut begun) {
+                    Fit::Taken => {}
+                    Fit::Passed => passed.push(*entry),
+                    Fit::Full => break,
                 }
-                bytes += u64::from(entry.len);
-                entries.push(RawEntry { frame: u32_of(frames.len()), ..*entry });
                 front.at += 1;
             }
-            frames.extend(self.frames.pop_front().map(|front| front.frame));
+            if !passed.is_empty() {
+                self.held_len += passed.len() as u64;
+                self.held_bytes += bytes_of(&passed);
+                self.held.push_back(Waiting { frame: front.frame.clone(), entries: passed, at: 0 });
+            }
+            if cut.full {
+                self.frames.push_front(front);
+            }
         }
-        assert!(!entries.is_empty(), "a batch is cut off what is pending");
+        let Cut { frames, entries, bytes, shared, .. } = cut;
+        if entries.is_empty() {
+            return None;
+        }
         self.len -= entries.len() as u64;
         self.bytes -= bytes;
         let behind = shared.unwrap_or(0);
-        (RawBatch::new(frames, entries, behind.saturating_add(1)), behind)
+        Some((RawBatch::new(frames, entries, behind.saturating_add(1)), behind))
+    }
+
+    fn look_through_held(&mut self, cut: &mut Cut<'_>) {
+        for Waiting { frame, entries, .. } in &mut self.held {
+            let mut begun = false;
+            entries.retain(|entry| cut.full || cut.offer(frame, entry, &mut begun) != Fit::Taken);
+        }
+        self.held.retain(|waiting| !waiting.entries.is_empty());
+        self.held_len -= cut.entries.len() as u64;
+        self.held_bytes -= cut.bytes;
+        // What the batch had no space for comes next.
+        self.freed = cut.full;
+    }
+}
+
+fn bytes_of(entries: &[RawEntry]) -> u64 {
+    entries.iter().map(|entry| u64::from(entry.len)).sum()
+}
+
+/// A batch while it is cut.
+struct Cut<'a> {
+    limits: Limits<'a>,
+    room: &'a mut Room,
+    frames: Vec<RawFrame>,
+    entries: Vec<RawEntry>,
+    bytes: u64,
+    /// Failed attempts behind each of its entries.
+    shared: Option<u32>,
+    full: bool,
+}
+
+#[derive(PartialEq, Eq)]
+enum Fit {
+    Taken,
+    /// Its lane is taken.
+    Passed,
+    /// The batch ends before it.
+    Full,
+}
+
+impl Cut<'_> {
+    /// Takes the entry if it may and fits; `begun` says whether its frame is in the batch already.
+    fn offer(&mut self, frame: &RawFrame, entry: &RawEntry, begun: &mut bool) -> Fit {
+        let Limits { len_max, bytes_max, attempts, lanes } = self.limits;
+        if lanes.is_taken(entry.lane) {
+            return Fit::Passed;
+        }
+        let behind = if attempts.is_empty() { 0 } else { attempts.at(entry.lsn) };
+        let fits = self.entries.is_empty() || self.bytes + u64::from(entry.len) <= bytes_max;
+        let is_full = self.entries.len() == len_max || !fits || *self.shared.get_or_insert(behind) != behind;
+        if is_full || !self.room.admit(entry.lsn) {
+            self.full = true;
+            return Fit::Full;
+        }
+        if !std::mem::replace(begun, true) {
+            self.frames.push(frame.clone());
+        }
+        self.bytes += u64::from(entry.len);
+        self.entries.push(RawEntry { frame: u32_of(self.frames.len() - 1), ..*entry });
+        Fit::Taken
     }
 }

@@ -73,6 +73,11 @@ impl Finished {
         self.runs.iter().take(CURSOR_RANGES_MAX).map(|(first, next)| (*first, *next)).collect()
     }
 
+    /// How many runs there are above `acked`.
+    pub(super) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
     /// How long a batch may be so that its runs fit into the cursor, whichever of its entries get
     /// done: at worst every second one, and the first one moves `acked`. At least one.
     pub(super) fn batch_len_max(&self) -> usize {

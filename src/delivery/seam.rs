@@ -27,6 +27,11 @@ pub struct DeliveryConfig {
     pub breaker: Option<Breaker>,
     /// How long the sink has for a batch; `None`: as long as it wants.
     pub deliver_timeout: Option<Duration>,
+    /// Most batches out or waiting for another attempt at once. Zero is taken for one. With more than one, order is kept
+    /// within each [lane](crate::delivery::lanes) only.
+    pub in_flight_max: usize,
+    /// Bounds of the batch length, if it follows the sink's latency from `batch_len_max` on.
+    pub adaptive: Option<(usize, usize)>,
     /// Whether the sink may answer with one verdict for each entry ([`Sink::partial`](crate::Sink)).
     pub partial: bool,
     /// For jitter: equal seeds, equal delays.

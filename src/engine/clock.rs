@@ -11,7 +11,7 @@ use crate::time::{Instant, UnixNanos};
 /// Counts from the moment it was made.
 #[derive(Clone, Debug)]
 pub(crate) enum Clock {
-    System(#[cfg_attr(shuttle, expect(dead_code, reason = "see above"))] std::time::Instant),
+    System(std::time::Instant),
     /// In the hands of a test.
     #[cfg(all(feature = "testing", not(loom)))]
     Manual(ManualClock),
@@ -30,6 +30,16 @@ impl Clock {
             Self::System(_) => by_looks(),
             #[cfg(all(feature = "testing", not(loom)))]
             Self::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// The moment `at` as the standard library has it; `None` if that is too far away.
+    pub(crate) fn to_std(&self, at: Instant) -> Option<std::time::Instant> {
+        match self {
+            Self::System(start) => start.checked_add(std::time::Duration::from_nanos(at.as_nanos())),
+            // It stands still: what is left from now on is what counts.
+            #[cfg(all(feature = "testing", not(loom)))]
+            Self::Manual(clock) => std::time::Instant::now().checked_add(at.since(clock.now())),
         }
     }
 

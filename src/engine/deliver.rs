@@ -3,7 +3,7 @@
 //! ```text
 //!   frames ─► Dispatcher ─► batch ─► decode ─► sink ─► verdict ─► Dispatcher ─► acks ─► flush core
 //! ```
-//! One batch is out at a time. A sink's panic is contained here and counts as a retry; containing it
+//! The thread calls the sink itself; with a deadline, or with several batches out, see `calls.rs`. A sink's panic is contained here and counts as a retry; containing it
 //! needs unwinding (`panic = "unwind"`, the default).
 
 use std::any::Any;
@@ -17,10 +17,13 @@ use std::time::Duration;
 use crate::config::Park;
 use crate::delivery::batch::{Batch, RawBatch};
 use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
-use crate::delivery::lease::Lease;
+use crate::delivery::lease::{Lease, LeaseId};
+use crate::engine::calls::{Calls, Left};
 use crate::engine::clock::Clock;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
+use crate::error::OpenError;
+use crate::lsn::Lsn;
 use crate::sink::{Boxed, DynSink, Outcome};
 use crate::sync::atomic::Ordering;
 use crate::sync::mpsc::SyncSender;
@@ -34,6 +37,8 @@ pub(crate) struct Delivery<T> {
     pub(crate) sink: Arc<dyn DynSink<T>>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) clock: Clock,
+    /// `None`: one batch at a time without a deadline, called by this thread.
+    pub(crate) calls: Option<Calls>,
     /// What comes next cannot be what comes next: nothing more is taken.
     pub(crate) halted: bool,
 }
@@ -49,7 +54,21 @@ pub(crate) enum Next {
     Rest(Option<Instant>),
 }
 
+impl<T> Delivery<T> {
+    /// Whether a call of the sink is out that others may come beside, or that has a deadline.
+    #[cfg(all(feature = "testing", not(loom)))]
+    pub(crate) fn is_out(&self) -> bool {
+        self.calls.as_ref().is_some_and(|calls| !calls.is_empty())
+    }
+}
+
 impl<T: Entry> Delivery<T> {
+    /// Gives a sink that blocks its threads, where several batches or a deadline need them.
+    pub(crate) fn hire(&mut self) -> Result<(), OpenError> {
+        let count = self.dispatcher.in_flight_max();
+        self.calls.as_mut().map_or(Ok(()), |calls| calls.hire(&self.shared, count))
+    }
+
     /// Runs until delivery is stopped, then closes the sink and says so.
     pub(crate) fn run(mut self, ended: SyncSender<()>) {
         mark_sink_thread(&self.shared);
@@ -71,13 +90,21 @@ impl<T: Entry> Delivery<T> {
     /// Whether it was told to stop, and nothing that it has sent to the park is still on its way there: the cursor is
     /// to say what becomes of it. After the deadline, or without the flush core, nothing becomes of it any more.
     pub(crate) fn is_over(&self) -> bool {
+        let is_stopped = self.shared.is_delivery_stopped();
         let is_parked = || self.dispatcher.parking() == 0 && self.shared.notices.is_empty();
-        self.shared.is_delivery_stopped() && (is_parked() || !self.shared.is_heard() || self.shared.has_ended())
+        let is_back = || self.calls.as_ref().is_none_or(|calls| calls.in_time() == 0);
+        is_stopped && (!self.shared.is_heard() || is_back() && (is_parked() || self.shared.has_ended()))
     }
 
     /// Tells what is left to tell, and closes the sink.
     pub(crate) fn finish(&mut self) {
         self.counted(Self::turn_events);
+        if let Some(calls) = self.calls.take()
+            && calls.end(&self.shared.status) == Left::AtWork
+        {
+            // Closing would come before the end of the last batch.
+            return;
+        }
         if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
             self.shared.counters.sink_panics.add(1);
         }
@@ -85,7 +112,12 @@ impl<T: Entry> Delivery<T> {
 
     /// Does what is to be done now, without waiting.
     pub(crate) fn turn(&mut self) -> Next {
-        match self.counted(Self::next_batch).flatten() {
+        self.take_answers();
+        let batch = self.counted(Self::next_batch).flatten();
+        if let Some(calls) = &mut self.calls {
+            calls.drop_late();
+        }
+        match batch {
             Some((lease, raw)) => self.deliver(lease, raw),
             None => self.rest(),
         }
@@ -137,12 +169,10 @@ impl<T: Entry> Delivery<T> {
         self.shared.counters.parked_in.add(parked);
     }
 
-    /// Takes over as many frames as two batches need: the rest waits where it can be let go.
+    /// Takes over what the dispatcher wants now: the rest waits where it can be let go.
     fn take_frames(&mut self) {
-        let config = &self.shared.config;
-        let (len_max, bytes_max) = (2 * config.batch_len_max as u64, 2 * config.batch_bytes_max as u64);
         let mut taken = false;
-        while !self.halted && self.dispatcher.pending() < len_max && self.dispatcher.pending_bytes() < bytes_max {
+        while !self.halted && self.dispatcher.wants_frames() {
             let Some((frame, schema)) = self.shared.frames.pop() else {
                 break;
             };
@@ -207,7 +237,7 @@ impl<T: Entry> Delivery<T> {
                     self.shared.counters.retries.add(entries as u64);
                     self.shared.status.set_sink_attempts(attempts);
                 }
-                DeliveryEvent::Overdue { .. } => {}
+                DeliveryEvent::Overdue { lease } => self.end_overdue(lease),
             }
         }
         if let Some(acks) = acks {
@@ -227,13 +257,16 @@ impl<T: Entry> Delivery<T> {
         cells.delivered.set(counts.delivered);
         cells.delivery_failures.set(counts.failures);
         cells.batches.set(counts.leases);
+        cells.delivery_timeouts.set(counts.overdue);
+        self.shared.status.set_sink_overdue(self.calls.as_ref().map_or(0, Calls::overdue));
         let breaker = self.dispatcher.breaker();
         cells.breaker_opened.set(self.dispatcher.breaker_opened());
         self.shared.set_breaker(breaker);
     }
 
     fn deliver(&mut self, lease: Lease, raw: RawBatch) -> Next {
-        let (batch, undecodable) = Batch::<T>::decode(raw, None);
+        let deadline = lease.deadline().and_then(|at| self.clock.to_std(at));
+        let (batch, undecodable) = Batch::<T>::decode(raw, deadline);
         for failure in undecodable {
             self.dispatcher.handle_undecodable(&lease, failure.index, failure.error);
         }
@@ -242,15 +275,52 @@ impl<T: Entry> Delivery<T> {
             return Next::Again;
         }
         let sink = Arc::clone(&self.sink);
-        Next::Ask(lease, Call(Some(Box::pin(async move { sink.deliver_boxed(batch).await }))))
+        let call = Call(Some(Box::pin(async move { sink.deliver_boxed(batch).await })));
+        match &mut self.calls {
+            None => Next::Ask(lease, call),
+            Some(calls) => {
+                calls.start(lease, call);
+                Next::Again
+            }
+        }
+    }
+
+    fn take_answers(&mut self) {
+        let Some(calls) = &mut self.calls else {
+            return;
+        };
+        let waker = self.shared.delivery_waker.get().map_or(Waker::noop(), |waker| waker);
+        for (lease, answer) in calls.poll_answers(waker) {
+            self.handle_answer(lease, answer);
+        }
+    }
+
+    fn end_overdue(&mut self, lease: LeaseId) {
+        if let Some(lease) = self.calls.as_mut().and_then(|calls| calls.end_overdue(lease)) {
+            self.dispatcher.handle_verdict(self.clock.now(), lease, Outcome::retry("the sink gave no answer in time"));
+        }
+    }
+
+    /// Whether nothing is left but calls that have not come back in time, and the queue closes: no use to wait for more.
+    fn is_given_up(&self) -> bool {
+        let hurried = self.shared.hurried();
+        let all_here = hurried > Lsn::ZERO && hurried < self.dispatcher.next_lsn();
+        let nothing_more = self.dispatcher.is_full() || all_here && self.shared.frames.is_empty();
+        // ORDERING: Acquire, as in `turn`.
+        self.shared.closing.load(Ordering::Acquire)
+            && self.calls.as_ref().is_some_and(|calls| calls.overdue() > 0)
+            && nothing_more
+            // Of those that are out and in time it has the deadline, and of those in retry when they are due.
+            && self.dispatcher.poll_timeout().is_none()
+            && self.dispatcher.parking() == 0
     }
 
     /// The sink has answered, or panicked.
-    pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
+    pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Answer) {
         self.counted(|delivery| delivery.take_answer(lease, answer));
     }
 
-    fn take_answer(&mut self, lease: Lease, answer: Result<Outcome, SinkPanic>) {
+    fn take_answer(&mut self, lease: Lease, answer: Answer) {
         let delivered_before = self.dispatcher.counts().delivered;
         let outcome = answer.unwrap_or_else(|panic| {
             self.shared.counters.sink_panics.add(1);
@@ -264,12 +334,15 @@ impl<T: Entry> Delivery<T> {
     }
 
     fn rest(&self) -> Next {
+        if self.is_given_up() {
+            self.shared.done.fail();
+        }
         if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
             return Next::Again;
         }
         // A breaker that is open becomes half-open by time alone, in a pause too.
         Next::Rest(match self.shared.is_paused() || self.shared.is_delivery_stopped() {
-            true => self.dispatcher.breaker_open_until(),
+            true => self.dispatcher.breaker_open_until().into_iter().chain(self.dispatcher.next_deadline()).min(),
             false => self.dispatcher.poll_timeout(),
         })
     }
@@ -289,6 +362,9 @@ impl<T: Entry> Delivery<T> {
 
 /// A batch out at the sink. What panics there goes no further.
 pub(crate) struct Call(Option<Boxed<'static, Outcome>>);
+
+/// What came of a call.
+pub(crate) type Answer = Result<Outcome, SinkPanic>;
 
 /// What a sink said when it panicked.
 #[derive(Debug)]
@@ -358,7 +434,7 @@ mod tests {
     use crate::engine::Status;
     use crate::io::Disk;
     use crate::io::memory::RamDisk;
-    use crate::lsn::{Lsn, SegmentUid};
+    use crate::lsn::SegmentUid;
     use crate::metrics::{Counters, Holes};
     use crate::recovery::Recovery;
     use crate::ring::record::{RECORD_HEADER_LEN, State, Word};
@@ -396,6 +472,8 @@ mod tests {
             retry: config.retry,
             breaker: None,
             deliver_timeout: None,
+            in_flight_max: 1,
+            adaptive: None,
             partial: false,
             seed: 1,
             unix_start: UnixNanos(0),
@@ -406,6 +484,7 @@ mod tests {
             sink: Arc::new(sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), crate::sink::SinkError>(()) })),
             dispatcher: Dispatcher::new(dispatcher, &Cursor::default()),
             clock: Clock::start(),
+            calls: None,
             halted: false,
         }
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Durability};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
+use crate::engine::calls::Calls;
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Delivery, Unpark, block_on};
 use crate::engine::opening::{Opening, Source, Start};
@@ -76,7 +77,7 @@ fn start<T: Entry>(
     }
     let seed = seed()?;
     let opening = Opening {
-        config: config.clone(),
+        config: config.clone().for_committed(committed),
         source,
         schema: T::SCHEMA,
         accepts: T::accepts,
@@ -125,13 +126,16 @@ fn start<T: Entry>(
         }
     };
     let shared = Arc::clone(&start.shared);
-    let thread = delivery(start, sink, seed);
+    let mut thread = delivery(start, sink, seed);
     let watched = Arc::clone(&shared);
-    let delivery = spawn(&shared.config, "sink", move || {
-        if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
-            watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
-            watched.done.fail();
-        }
+    let hired = thread.hire();
+    let delivery = hired.and_then(|()| {
+        spawn(&shared.config, "sink", move || {
+            if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
+                watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
+                watched.done.fail();
+            }
+        })
     });
     let delivery = match delivery {
         Ok(delivery) => delivery,
@@ -153,19 +157,24 @@ fn start<T: Entry>(
 pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: u64) -> Delivery<T> {
     let Start { shared, cursor, clock } = start;
     let config = &shared.config;
+    let in_flight_max = config.in_flight_max.min(sink.at_once_max_dyn()).max(1);
     let delivery = DeliveryConfig {
         batch_len_max: config.batch_len_max,
         batch_bytes_max: config.batch_bytes_max as u64,
         linger: config.linger,
         retry: config.retry,
         breaker: config.breaker,
-        deliver_timeout: None,
+        deliver_timeout: config.deliver_timeout,
+        in_flight_max,
+        adaptive: config.adaptive,
         partial: sink.answers_each(),
         seed: seed.rotate_left(17),
         unix_start: unix_start(&clock),
     };
     let dispatcher = Dispatcher::new(delivery, &cursor);
-    Delivery { shared, sink: sink.into(), dispatcher, clock, halted: false }
+    let calls = in_flight_max > 1 || config.deliver_timeout.is_some();
+    let calls = calls.then(|| Calls::new(sink.blocks_thread()));
+    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false }
 }
 
 pub(crate) fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
@@ -192,7 +201,11 @@ fn unix_start(clock: &Clock) -> UnixNanos {
     UnixNanos(clock.unix().0.saturating_sub(clock.now().as_nanos()))
 }
 
-fn spawn(config: &Config, role: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+pub(crate) fn spawn(
+    config: &Config,
+    role: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
     thread::Builder::new()
         .name(format!("{}-{role}", config.name))
         .spawn(run)
@@ -284,7 +297,8 @@ pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
         return Err(ShutdownError::Storage { cause: LogError::Failed(Arc::clone(cause)), lost });
     }
     let Metrics { delivered, parked, discarded, .. } = metrics;
-    Ok(Shutdown { delivered, parked, discarded, left_in_log, lost })
+    let state = Shutdown { delivered, parked, discarded, left_in_log, lost };
+    if shared.status.is_sink_hung() { Err(ShutdownError::Deadline(state)) } else { Ok(state) }
 }
 
 /// A queue was dropped without shutdown: one line, if something is left.

@@ -9,11 +9,13 @@
 //! |----------------|--------------------------------------------------|---------------|
 //! | `NAME-flush`   | the disk, both logs, the drain of the rings      | `flush/`      |
 //! | `NAME-sink`    | the dispatcher, the sink                         | `deliver.rs`  |
+//! | `NAME-sink-0…` | calls of a sink that blocks, where several or a deadline | `calls.rs` |
 //! | the caller's   | opening and closing                              | `lifecycle.rs`|
 //!
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
 mod breaker;
+pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod deliver;
 #[cfg(all(feature = "testing", not(loom)))]

@@ -7,7 +7,7 @@ use crate::engine::clock::Clock;
 use crate::error::LogError;
 use crate::health::Concern;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::time::Instant;
 use crate::wal::op::DiskError;
 
@@ -23,6 +23,10 @@ pub(crate) struct Status {
     log_room: Mutex<Option<String>>,
     park_room: Mutex<Option<String>>,
     sink_attempts: AtomicU32,
+    /// Calls of the sink that have not come back in time.
+    sink_overdue: AtomicUsize,
+    /// Set at the end: such a call was left behind.
+    sink_hung: AtomicBool,
     /// Set at the end: entries that were accepted and found no room in the log.
     left_in_rings: AtomicU64,
     /// The same, of those that have an LSN.
@@ -73,6 +77,21 @@ impl Status {
         self.sink_attempts.store(attempts, Ordering::Relaxed);
     }
 
+    pub(crate) fn set_sink_overdue(&self, calls: usize) {
+        // ORDERING: Relaxed: a number to look at.
+        self.sink_overdue.store(calls, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_sink_hung(&self) {
+        // ORDERING: Relaxed: read after the delivery thread has said that it ended, by a channel.
+        self.sink_hung.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_sink_hung(&self) -> bool {
+        // ORDERING: see `set_sink_hung`.
+        self.sink_hung.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_left_in_rings(&self, entries: u64) {
         // ORDERING: Relaxed: read after the flush core has said that it ended, by a channel.
         self.left_in_rings.store(entries, Ordering::Relaxed);
@@ -111,6 +130,11 @@ impl Status {
         let attempts = self.sink_attempts.load(Ordering::Relaxed);
         if attempts > 0 {
             concerns.push(Concern::SinkFailing(attempts));
+        }
+        // ORDERING: Relaxed, see `set_sink_overdue`.
+        let overdue = self.sink_overdue.load(Ordering::Relaxed);
+        if overdue > 0 {
+            concerns.push(Concern::SinkOverdue(overdue));
         }
         concerns
     }

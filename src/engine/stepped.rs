@@ -149,16 +149,17 @@ impl<T: Entry> SteppedQueue<T> {
             config.park_bytes_max = segment_len * u64::from(park_slots);
         }
         let sink: Box<dyn DynSink<T>> = Box::new(sink);
+        let committed = lifecycle::ask_committed(&*sink)?;
         let opening = Opening {
             source: Source::Given(Box::new(machine.connect().expect("no other process runs on the machine"))),
             schema: T::SCHEMA,
             accepts: T::accepts,
-            committed: lifecycle::ask_committed(&*sink)?,
+            committed,
             meta: None,
             seed: settings.seed,
             clock: Clock::Manual(settings.clock.clone()),
             mutants: settings.mutants,
-            config,
+            config: config.for_committed(committed),
         };
         let (core, start) = opening.run()?;
         let shared = Arc::clone(&start.shared);
@@ -224,7 +225,9 @@ impl<T: Entry> SteppedQueue<T> {
                 }
             }
             SinkState::Rests(until) => {
-                if !self.woken.take() && until.is_none_or(|until| until > self.clock.now()) {
+                // What is out is asked for its answer, whether it has said that it has one or not.
+                let asks = self.delivery.is_out();
+                if !self.woken.take() && !asks && until.is_none_or(|until| until > self.clock.now()) {
                     self.sink = SinkState::Rests(until);
                     return SinkTurn::Rests;
                 }
@@ -350,8 +353,8 @@ impl<T> SteppedQueue<T> {
 
     /// Whether a batch is out at the sink.
     #[must_use]
-    pub const fn is_out(&self) -> bool {
-        matches!(self.sink, SinkState::Out(..))
+    pub fn is_out(&self) -> bool {
+        matches!(self.sink, SinkState::Out(..)) || self.delivery.is_out()
     }
 
     /// What [`Queue::flush`](crate::Queue::flush) waits for.

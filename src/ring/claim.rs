@@ -20,7 +20,7 @@ use std::mem::ManuallyDrop;
 
 use crate::ring::doorbell::Doorbell;
 use crate::ring::memory::{Bytes, offset};
-use crate::ring::record::{RECORD_ALIGN, RECORD_HEADER_LEN, State, Word, stride_of};
+use crate::ring::record::{META_AT, RECORD_ALIGN, RECORD_HEADER_LEN, State, Word, stride_of};
 use crate::ring::{CLOSED, ClaimError, Ring};
 use crate::sync::atomic::Ordering;
 use crate::sync::plain::compiler_fence;
@@ -181,6 +181,14 @@ impl Claim<'_> {
     pub fn payload_mut(&mut self) -> &mut [u8] {
         // SAFETY: the claim gave [at, at + total_len) to this producer alone, and the drain waits for `publish`.
         unsafe { self.bytes.bytes_mut(self.at + RECORD_HEADER_LEN, self.total_len - RECORD_HEADER_LEN) }
+    }
+
+    /// Says among what the entry keeps its order: a hash of its key. Without this, among those without a key.
+    #[inline(always)]
+    pub fn set_lane(&mut self, lane: u32) {
+        // SAFETY: as for the payload; the first word of the header is the drain's, the second is read behind it.
+        let meta = unsafe { self.bytes.bytes_mut(self.at + META_AT, RECORD_HEADER_LEN - META_AT) };
+        meta.copy_from_slice(&lane.to_le_bytes());
     }
 
     /// Where the claim ends: the ring position that a watermark must reach.

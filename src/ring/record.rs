@@ -3,11 +3,14 @@
 //! ```text
 //!   0        4        8                        8 + payload      rounded up to 8
 //!   │ word   │ meta   │ payload                │ padding        │
+//!   meta = lane: 31 bits of a hash of the entry's key, 0 without one
 //!   word = state (2 bits) │ total_len (30 bits, header included, padding not)
 //! ```
 
 /// Length of a record's header in bytes.
 pub const RECORD_HEADER_LEN: usize = 8;
+/// Where in the header the second word begins.
+pub const META_AT: usize = 4;
 /// Records start at multiples of this.
 pub const RECORD_ALIGN: usize = 8;
 /// Greatest length of a record, header included.
@@ -86,7 +89,7 @@ pub struct Records<'a> {
 /// A record of a frame's body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
-    /// Reserved for what entries carry later (key, kind, flags); 0 in version 1.
+    /// Its lane, among which it keeps its order: 31 bits of its key's hash, never 0; 0 without a key.
     pub meta: u32,
     /// The entry's bytes.
     pub payload: &'a [u8],

@@ -26,14 +26,16 @@ pub use outcome::{IntoOutcome, Outcome, REASON_LEN_MAX, Reason, SinkError, Verdi
 
 /// Takes batches of entries to where they belong.
 ///
-/// Most sinks are closures: [`sink_fn`] and [`blocking_fn`]. Batches come strictly in order and one
-/// at a time; a batch that fails is offered again before anything behind it.
+/// Most sinks are closures: [`sink_fn`], [`blocking_fn`] and [`blocking_pool_fn`]. Batches come strictly in order and one
+/// at a time, unless [`in_flight_max`](crate::Builder::in_flight_max) says otherwise; a batch that fails is offered again
+/// before anything behind it that must not overtake it.
 pub trait Sink<T>: Send + Sync + 'static {
     /// Delivers a batch and says what became of it.
     fn deliver(&self, batch: Batch<T>) -> impl Future<Output = Outcome> + Send;
 
     /// The last LSN that is stored together with the data, asked once, at open: what lies at or below
-    /// it is not delivered again. Exactly once, for sinks that can tell.
+    /// it is not delivered again. Exactly once, for sinks that can tell. While nothing is stored yet it is
+    /// `Some(Lsn::ZERO)`: any answer promises a prefix, and so gets batches one at a time.
     fn committed(&self) -> impl Future<Output = Option<Lsn>> + Send {
         async { None }
     }
@@ -46,6 +48,12 @@ pub trait Sink<T>: Send + Sync + 'static {
     /// Whether `deliver` blocks its thread while it works, and so must not run on an async runtime.
     fn blocks(&self) -> bool {
         false
+    }
+
+    /// How many batches it can take at once; a queue sends no more, whatever its
+    /// [`in_flight_max`](crate::Builder::in_flight_max).
+    fn at_once_max(&self) -> usize {
+        usize::MAX
     }
 
     /// Whether `deliver` may answer with one verdict for each entry. Then batches are kept so short
@@ -72,6 +80,10 @@ impl<T: Send + 'static, S: Sink<T>> Sink<T> for Arc<S> {
         (**self).blocks()
     }
 
+    fn at_once_max(&self) -> usize {
+        (**self).at_once_max()
+    }
+
     fn partial(&self) -> bool {
         (**self).partial()
     }
@@ -90,6 +102,8 @@ pub trait DynSink<T>: Send + Sync + 'static {
     fn close_boxed(&self) -> Boxed<'_, ()>;
     /// [`Sink::blocks`].
     fn blocks_thread(&self) -> bool;
+    /// [`Sink::at_once_max`].
+    fn at_once_max_dyn(&self) -> usize;
     /// [`Sink::partial`].
     fn answers_each(&self) -> bool;
 }
@@ -109,6 +123,10 @@ impl<T: Send + 'static, S: Sink<T>> DynSink<T> for S {
 
     fn blocks_thread(&self) -> bool {
         self.blocks()
+    }
+
+    fn at_once_max_dyn(&self) -> usize {
+        self.at_once_max()
     }
 
     fn answers_each(&self) -> bool {
@@ -212,6 +230,10 @@ where
         true
     }
 
+    fn at_once_max(&self) -> usize {
+        1
+    }
+
     fn partial(&self) -> bool {
         O::EACH
     }
@@ -220,5 +242,59 @@ where
 impl<F, T, O> fmt::Debug for BlockingFn<F, T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("BlockingFn")
+    }
+}
+
+/// A closure that blocks as a sink for several batches at once: it is called on as many threads as
+/// [`in_flight_max`](crate::Builder::in_flight_max) says, and what it holds is shared by them.
+///
+/// ```
+/// use ringwal::{Batch, blocking_pool_fn};
+/// # use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// let shipped = AtomicUsize::new(0);
+/// let sink = blocking_pool_fn(move |batch: &Batch<String>| {
+///     shipped.fetch_add(batch.len(), Ordering::Relaxed);
+///     Ok(())
+/// });
+/// # fn check<T, S: ringwal::Sink<T>>(_: S) {}
+/// # check(sink);
+/// ```
+pub fn blocking_pool_fn<T, O, F>(deliver: F) -> BlockingPoolFn<F, T, O>
+where
+    F: Fn(&Batch<T>) -> Result<O, SinkError> + Send + Sync + 'static,
+    O: IntoOutcome,
+{
+    BlockingPoolFn { deliver, types: PhantomData }
+}
+
+/// What [`blocking_pool_fn`] makes.
+pub struct BlockingPoolFn<F, T, O> {
+    deliver: F,
+    types: PhantomData<fn(T) -> O>,
+}
+
+impl<T, O, F> Sink<T> for BlockingPoolFn<F, T, O>
+where
+    T: Send + 'static,
+    F: Fn(&Batch<T>) -> Result<O, SinkError> + Send + Sync + 'static,
+    O: IntoOutcome,
+{
+    async fn deliver(&self, batch: Batch<T>) -> Outcome {
+        (self.deliver)(&batch).into_outcome()
+    }
+
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn partial(&self) -> bool {
+        O::EACH
+    }
+}
+
+impl<F, T, O> fmt::Debug for BlockingPoolFn<F, T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlockingPoolFn")
     }
 }

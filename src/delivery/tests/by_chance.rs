@@ -1,7 +1,7 @@
 //! Random frames, verdicts, losses and restarts against a model that knows for each entry only
 //! whether it has had its exit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
 use crate::delivery::breaker::Breaker;
@@ -23,6 +23,8 @@ enum Step {
     /// The sink answers; each byte is an entry's verdict.
     Each(Vec<u8>),
     All(u8),
+    /// Another of the batches that are out is next to be answered.
+    Other(u8),
     /// The sink answers so many verdicts too many or too few.
     Wrong(i8),
     DropLease,
@@ -43,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Poll),
         4 => prop::collection::vec(any::<u8>(), 12).prop_map(Step::Each),
         3 => any::<u8>().prop_map(Step::All),
+        2 => any::<u8>().prop_map(Step::Other),
         1 => (-3_i8..4).prop_map(Step::Wrong),
         1 => Just(Step::DropLease),
         1 => any::<u8>().prop_map(Step::Undecodable),
@@ -72,17 +75,19 @@ struct World {
     acked: BTreeMap<u64, u32>,
     parked: BTreeMap<u64, u32>,
     skipped: BTreeSet<u64>,
-    out: Option<(Lease, Vec<u64>, BTreeSet<usize>)>,
-    park: Option<(LeaseId, Vec<u64>)>,
-    /// First deliveries rise within a run of the process.
-    fresh_after: u64,
+    out: Vec<(Lease, Vec<u64>, BTreeSet<usize>)>,
+    park: VecDeque<(LeaseId, Vec<u64>)>,
+    /// What was offered in this run of the process.
+    offered: BTreeSet<u64>,
+    /// How many lanes there are.
+    lanes: u64,
     /// Failed attempts as the sink sees them.
     failed: BTreeMap<u64, u32>,
     cursor: Cursor,
 }
 
 impl World {
-    fn new(config: DeliveryConfig) -> Self {
+    fn new(config: DeliveryConfig, lanes: u64) -> Self {
         Self {
             d: dispatcher(config.clone()),
             config,
@@ -92,12 +97,18 @@ impl World {
             acked: BTreeMap::new(),
             parked: BTreeMap::new(),
             skipped: BTreeSet::new(),
-            out: None,
-            park: None,
-            fresh_after: 0,
+            out: Vec::new(),
+            park: VecDeque::new(),
+            offered: BTreeSet::new(),
+            lanes,
             failed: BTreeMap::new(),
             cursor: Cursor::default(),
         }
+    }
+
+    /// Keys come in no order; the first lane is that of entries without one.
+    fn lane(&self, lsn: u64) -> u32 {
+        u32::try_from(lsn.wrapping_mul(0x9e37_79b9) / 7 % self.lanes).unwrap()
     }
 
     fn is_done(&self, lsn: u64) -> bool {
@@ -115,7 +126,11 @@ impl World {
 
     fn give(&mut self, index: usize) {
         let (first, count, skip) = self.log[index];
-        let frame = if skip { frame_of(FrameKind::Skip, first, count, &[]) } else { numbered(first, count) };
+        let frame = if skip {
+            frame_of(FrameKind::Skip, first, count, &[])
+        } else {
+            numbered_in(first, count, |lsn| self.lane(lsn))
+        };
         self.d.handle_frame(self.now, frame, &SCHEMA).unwrap();
     }
 
@@ -123,25 +138,31 @@ impl World {
         let Some((lease, batch)) = self.d.poll_delivery(self.now) else {
             return;
         };
-        assert!(self.out.is_none() && self.park.is_none(), "one batch at a time, and parking blocks");
+        let strict = self.config.in_flight_max == 1;
+        assert!(self.out.len() < self.config.in_flight_max, "no more batches than may be out");
+        assert!(!strict || self.park.is_empty(), "parking blocks");
         let taken = lsns(&batch);
-        assert!(!taken.is_empty() && taken.len() <= self.config.batch_len_max && taken.is_sorted());
+        let len_max = self.config.adaptive.map_or(self.config.batch_len_max, |(_, max)| max);
+        assert!(!taken.is_empty() && taken.len() <= len_max && taken.is_sorted());
         for lsn in &taken {
             assert!(!self.is_done(*lsn), "entry {lsn} is offered after its exit");
+            assert!(self.out.iter().all(|(_, other, _)| !other.contains(lsn)), "entry {lsn} is out twice");
             assert_eq!(batch.attempt(), self.failed.get(lsn).map_or(1, |n| n + 1), "entry {lsn}");
         }
-        // All before the first one are done: nothing overtakes.
-        assert!((1..taken[0]).all(|lsn| self.is_done(lsn)), "{taken:?} overtakes");
-        if taken[0] > self.fresh_after {
-            self.fresh_after = taken[taken.len() - 1];
-        } else {
-            assert!(taken[taken.len() - 1] <= self.fresh_after, "a retry takes nothing new along");
+        // Nothing overtakes: all before the first one are done, or, of several batches, all before it in its lane.
+        assert!(!strict || (1..taken[0]).all(|lsn| self.is_done(lsn)), "{taken:?} overtakes");
+        for lsn in &taken {
+            let before = (1..*lsn).filter(|before| self.lane(*before) == self.lane(*lsn) && !self.is_done(*before));
+            before.for_each(|before| assert!(taken.contains(&before), "{lsn} overtakes {before}"));
         }
-        self.out = Some((lease, taken, BTreeSet::new()));
+        let again = taken.iter().filter(|lsn| self.offered.contains(lsn)).count();
+        assert!(again == 0 || again == taken.len(), "a retry takes nothing new along");
+        self.offered.extend(&taken);
+        self.out.push((lease, taken, BTreeSet::new()));
     }
 
     fn answer(&mut self, outcome: impl FnOnce(usize) -> Outcome) {
-        let Some((lease, taken, bad)) = self.out.take() else {
+        let Some((lease, taken, bad)) = self.out.pop() else {
             return;
         };
         let outcome = outcome(taken.len() - bad.len());
@@ -164,7 +185,7 @@ impl World {
     }
 
     fn lose(&mut self) {
-        if let Some((lease, taken, _)) = self.out.take() {
+        if let Some((lease, taken, _)) = self.out.pop() {
             drop(lease);
             self.d.handle_timeout(self.now);
             taken.iter().for_each(|lsn| *self.failed.entry(*lsn).or_default() += 1);
@@ -177,13 +198,15 @@ impl World {
                 DeliveryEvent::Acked { acked, done, attempts } => {
                     assert!(done.len() <= CURSOR_RANGES_MAX && attempts.len() <= CURSOR_ATTEMPTS_MAX);
                     let covered = (1..=acked.number()).chain(done.iter().flat_map(|r| r.0.number()..r.1.number()));
-                    covered.for_each(|lsn| assert!(self.is_done(lsn), "the cursor covers {lsn}"));
+                    let covered: BTreeSet<u64> = covered.collect();
+                    covered.iter().for_each(|lsn| assert!(self.is_done(*lsn), "the cursor covers {lsn}"));
+                    let mut exits = self.acked.keys().chain(self.parked.keys());
+                    assert!(exits.all(|lsn| covered.contains(lsn)), "the cursor forgets what is done");
                     assert!(acked >= self.cursor.acked, "the cursor falls");
                     self.cursor = Cursor { acked, done, attempts, ..Cursor::default() };
                 }
                 DeliveryEvent::Park { lease, entries } => {
-                    assert!(self.park.is_none());
-                    self.park = Some((lease, entries.iter().map(|e| e.lsn.number()).collect()));
+                    self.park.push_back((lease, entries.iter().map(|e| e.lsn.number()).collect()));
                 }
                 DeliveryEvent::Retry { due, .. } => assert!(due >= self.now),
                 DeliveryEvent::Overdue { .. } => {}
@@ -208,30 +231,35 @@ impl World {
             Step::Wrong(by) => self.answer(|len| {
                 Outcome::Each(vec![Verdict::Ack; len.saturating_add_signed(isize::from(if by == 0 { 1 } else { by }))])
             }),
+            Step::Other(byte) => {
+                let by = usize::from(byte) % self.out.len().max(1);
+                self.out.rotate_left(by);
+            }
             Step::DropLease => self.lose(),
             Step::Undecodable(byte) => {
-                if let Some((lease, taken, bad)) = &mut self.out {
+                if let Some((lease, taken, bad)) = self.out.last_mut() {
                     let index = usize::from(byte) % taken.len();
                     self.d.handle_undecodable(lease, index, "garbage");
                     bad.insert(index);
                 }
             }
             Step::Parked => {
-                if let Some((lease, lsns)) = self.park.take() {
+                if let Some((lease, lsns)) = self.park.pop_front() {
                     lsns.iter().for_each(|lsn| *self.parked.entry(*lsn).or_default() += 1);
                     self.d.handle_parked(lease);
                 }
             }
             Step::ParkFailed => {
-                if let Some((lease, _)) = self.park.take() {
+                if let Some((lease, _)) = self.park.pop_front() {
                     self.d.handle_park_failed(self.now, lease, "full");
                 }
             }
             Step::Restart => {
                 self.hear();
-                (self.out, self.park) = (None, None);
+                self.out.clear();
+                self.park.clear();
+                self.offered.clear();
                 self.d = Dispatcher::new(self.config.clone(), &self.cursor);
-                self.fresh_after = 0;
                 (0..self.log.len()).for_each(|index| self.give(index));
                 return;
             }
@@ -240,8 +268,8 @@ impl World {
         check_sums(&self.d);
         assert_eq!(self.d.unfinished(), (1..self.next).filter(|lsn| !self.is_done(*lsn)).count() as u64);
         assert_eq!(self.d.unfinished_bytes(), self.d.unfinished() * 8);
-        assert_eq!(self.d.in_flight(), self.out.as_ref().map_or(0, |(_, taken, _)| taken.len() as u64));
-        assert_eq!(self.d.parking(), self.park.as_ref().map_or(0, |(_, lsns)| lsns.len() as u64));
+        assert_eq!(self.d.in_flight(), self.out.iter().map(|(_, taken, _)| taken.len() as u64).sum::<u64>());
+        assert_eq!(self.d.parking(), self.park.iter().map(|(_, lsns)| lsns.len() as u64).sum::<u64>());
     }
 
     /// The sink recovers: all that is left comes out, in bounded time.
@@ -249,6 +277,7 @@ impl World {
         self.d.handle_closing();
         for _ in 0..20 * self.next + 20 {
             self.step(Step::Poll);
+            self.step(Step::Other(1));
             self.answer(|_| Outcome::ack());
             self.hear();
             self.step(Step::Parked);
@@ -276,17 +305,30 @@ proptest! {
         attempts_max in prop::option::of(0_u32..4),
         timeout in prop::option::of(0_u64..200),
         breaker in prop::option::of((1_u32..4, 1_u64..300, 1_u32..3)),
+        (in_flight_max, lanes, partial) in (1_usize..5, 1_u64..6, any::<bool>()),
+        adaptive in prop::option::of((1_usize..4, 4_usize..9)),
         seed in any::<u64>(),
     ) {
         let retry = Retry { attempts_max, jitter: Jitter::Full, ..config().retry };
         let deliver_timeout = timeout.map(ms);
         let of = |(failures, open_ms, probes)| Breaker { failures, open_for: ms(open_ms), probes, share: None };
         let breaker = breaker.map(of);
-        let mut world = World::new(DeliveryConfig { batch_len_max, retry, breaker, deliver_timeout, seed, ..config() });
+        let config = DeliveryConfig {
+            batch_len_max,
+            retry,
+            breaker,
+            deliver_timeout,
+            in_flight_max,
+            adaptive,
+            partial,
+            seed,
+            ..config()
+        };
+        let mut world = World::new(config, lanes);
         for step in steps {
             world.step(step);
         }
-        if world.out.is_some() {
+        while !world.out.is_empty() {
             world.lose();
             world.hear();
         }

@@ -3,6 +3,7 @@
 mod breaking;
 mod by_chance;
 mod by_hand;
+mod in_lanes;
 
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ fn config() -> DeliveryConfig {
         retry: Retry { attempts_max: Some(3), base: ms(100), factor: 2.0, max: ms(300), jitter: Jitter::None },
         breaker: None,
         deliver_timeout: None,
+        in_flight_max: 1,
+        adaptive: None,
         partial: true,
         seed: 1,
         unix_start: UnixNanos(1_000_000_000),
@@ -52,11 +55,16 @@ fn dispatcher(config: DeliveryConfig) -> Dispatcher {
 
 /// A frame of these payloads, the first at LSN `first`.
 fn frame(first: u64, payloads: &[&[u8]]) -> Frame {
+    frame_in(first, payloads, |_| 0)
+}
+
+/// The same, each in its lane.
+fn frame_in(first: u64, payloads: &[&[u8]], lane: impl Fn(u64) -> u32) -> Frame {
     let mut body = Vec::new();
-    for payload in payloads {
+    for (payload, lsn) in payloads.iter().zip(first..) {
         let start = body.len();
         body.extend(Word::new(State::Ready, RECORD_HEADER_LEN + payload.len()).0.to_le_bytes());
-        body.extend([0; 4]);
+        body.extend(lane(lsn).to_le_bytes());
         body.extend(*payload);
         body.resize(start + stride_of(payload.len()), 0);
     }
@@ -86,8 +94,13 @@ fn frame_of(kind: FrameKind, first: u64, lsns: u64, body: &[u8]) -> Frame {
 
 /// A frame of `count` entries, each holding its LSN.
 fn numbered(first: u64, count: u64) -> Frame {
+    numbered_in(first, count, |_| 0)
+}
+
+/// The same, each in its lane.
+fn numbered_in(first: u64, count: u64, lane: impl Fn(u64) -> u32) -> Frame {
     let payloads: Vec<_> = (first..first + count).map(u64::to_le_bytes).collect();
-    frame(first, &payloads.iter().map(|p| &p[..]).collect::<Vec<_>>())
+    frame_in(first, &payloads.iter().map(|p| &p[..]).collect::<Vec<_>>(), lane)
 }
 
 fn feed(dispatcher: &mut Dispatcher, now: Instant, frame: Frame) {

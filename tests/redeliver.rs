@@ -1,0 +1,94 @@
+//! Parked entries that go back into a queue whose type has moved on.
+
+mod common;
+
+use std::sync::{Arc, Mutex};
+
+use common::{LONG, in_memory, small};
+use ringwal::{Batch, DecodeError, Durability, Entry, Queue, Schema, SinkError, blocking_fn};
+
+/// As it once was: a number.
+#[derive(Debug)]
+struct Old(u32);
+
+impl Entry for Old {
+    const SCHEMA: Schema = Schema::new("test.price", 1);
+
+    fn encoded_len(&self) -> Option<usize> {
+        Some(4)
+    }
+
+    fn encode_into(&self, out: &mut [u8]) {
+        out.copy_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self(u32::from_le_bytes(bytes.try_into().map_err(DecodeError::new)?)))
+    }
+}
+
+/// As it is now: the same four bytes mean another thing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct New {
+    cents: u32,
+}
+
+impl Entry for New {
+    const SCHEMA: Schema = Schema::new("test.price", 2);
+
+    fn encoded_len(&self) -> Option<usize> {
+        Some(4)
+    }
+
+    fn encode_into(&self, out: &mut [u8]) {
+        out.copy_from_slice(&self.cents.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self { cents: u32::from_be_bytes(bytes.try_into().map_err(DecodeError::new)?) })
+    }
+
+    fn accepts(schema: &Schema) -> bool {
+        *schema == Self::SCHEMA || *schema == Old::SCHEMA
+    }
+
+    fn decode_from(schema: &Schema, bytes: &[u8]) -> Result<Self, DecodeError> {
+        if *schema != Old::SCHEMA {
+            return Self::decode(bytes);
+        }
+        match Old::decode(bytes)?.0 {
+            0 => Err(DecodeError::new("nothing is free any more")),
+            euros => Ok(Self { cents: euros * 100 }),
+        }
+    }
+}
+
+/// Found when lanes were built: the bytes went back as they were, under the schema of today, and were then read as what
+/// they are not.
+#[test]
+fn what_was_parked_by_an_older_version_is_encoded_anew_when_it_is_redelivered() {
+    let dir = in_memory();
+    let queue: Queue<Old> = small(dir.path(), Durability::Immediate)
+        .open(blocking_fn(|_: &Batch<Old>| Err::<(), _>(SinkError::park("not now"))))
+        .unwrap();
+    let producer = queue.producer();
+    [7, 0, 9].into_iter().for_each(|euros| _ = producer.push(Old(euros)).unwrap());
+    queue.drain(LONG).unwrap();
+    queue.shutdown(LONG).unwrap();
+
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let queue: Queue<New> = small(dir.path(), Durability::Immediate)
+        .open(blocking_fn(move |batch: &Batch<New>| {
+            sink.lock().unwrap().extend(batch.values().cloned());
+            Ok(())
+        }))
+        .unwrap();
+    assert_eq!(queue.parked().redeliver(|_| true).unwrap(), 2, "one has no meaning any more");
+    queue.drain(LONG).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [New { cents: 700 }, New { cents: 900 }]);
+    let left = queue.parked().list(ringwal::Lsn::ZERO, 10).unwrap();
+    assert_eq!((left.len(), left[0].schema), (1, Old::SCHEMA), "it stays where it can be looked at");
+    assert_eq!(queue.parked().discard(|_| true).unwrap(), 1);
+    queue.shutdown(LONG).unwrap();
+}
