@@ -69,6 +69,8 @@ pub(crate) struct Links {
     next: Vec<Option<usize>>,
     /// The last LSN that counts in it, where that is settled.
     pub(crate) limit: Vec<Option<Lsn>>,
+    /// Whether that is also where the segment ends. Else its successor is missing, and how far it reaches must be read.
+    reaches: Vec<bool>,
 }
 
 impl Links {
@@ -85,6 +87,8 @@ impl Links {
             child.filter(|child| segments[*child].header.seq > parent.header.seq)
         };
         let next: Vec<_> = segments.iter().map(newest).collect();
+        let is_tail = |i: usize| known.recovered.is_some_and(|end| end.uid == segments[i].header.uid);
+        let reaches = next.iter().enumerate().map(|(i, next)| next.is_some() || is_tail(i)).collect();
         let limit = next.iter().enumerate().map(|(i, next)| {
             // What was written before the last recovery and lies behind the end it found was given up. The
             // tail is one such segment; an older one, once its successor's slot has been reused or
@@ -98,7 +102,7 @@ impl Links {
             let child = next.map(|j| segments[j].header.prev_end_lsn);
             child.into_iter().chain(settled).min()
         });
-        Self { limit: limit.collect(), next }
+        Self { limit: limit.collect(), reaches, next }
     }
 
     /// Whether everything that counts in this segment is at or below the cursor.
@@ -126,7 +130,8 @@ pub(crate) fn header_promise(segments: &[Segment], known: &Known) -> Lsn {
 pub(crate) fn to_read(segments: &[Segment], known: &Known) -> Vec<usize> {
     let links = Links::new(segments, known);
     let promise = header_promise(segments, known);
-    let wanted = |i: &usize| !links.is_dead(*i, known) && links.limit[*i].is_none_or(|limit| limit > promise);
+    let is_promised = |i: usize| links.reaches[i] && links.limit[i].is_some_and(|limit| limit <= promise);
+    let wanted = |i: &usize| !links.is_dead(*i, known) && !is_promised(*i);
     (0..segments.len()).filter(wanted).collect()
 }
 

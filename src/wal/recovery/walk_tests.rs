@@ -243,3 +243,16 @@ fn case_o_an_older_incarnation_counts_up_to_the_end_of_the_last_recovery() {
     assert_eq!(result(&segments, &later), (3, vec![]));
     assert_eq!(result(&segments, &mutated(&later, Mutant::NoSettledEnd)), (4, vec![]));
 }
+
+/// The whole-queue simulation found it: a recovery had settled that the log ends at 9, in segment 2. That segment's header could
+/// not be read at the next opening, and segment 1 was taken, unread, to reach up to 9: nothing was reported.
+#[test]
+fn case_l_what_a_recovery_settled_says_nothing_of_how_far_a_segment_reaches_whose_successor_is_missing() {
+    let settled = |uid| Known { recovered: Some(LogEnd { lsn: Lsn::new(9), uid: SegmentUid(uid) }), ..known(0, 0) };
+    let mut segments = [segment(1, 1, 0, 0, &[(1, 2, 0), (3, 2, 2)])];
+    assert_eq!(to_read(&segments, &settled(102)), [0]);
+    assert_eq!(result(&segments, &settled(102)), (9, vec![(5, 9)]));
+    segments[0].frames = None;
+    assert_eq!(to_read(&segments, &settled(101)), [], "it is the one that the recovery found the end in");
+    assert_eq!(result(&segments, &settled(101)), (9, vec![]));
+}
