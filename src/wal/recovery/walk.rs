@@ -279,14 +279,17 @@ impl Walk<'_> {
                 true
             }
             (None, None) => true,
-            (Some(frames), _) => self.blocks(segment, frames, limit, &mut span),
+            (Some(frames), _) => self.blocks(index, frames, &mut span),
         };
         span.end = self.expected.map_or(span.end, Lsn::prev);
         self.out.spans.push(span);
         goes_on
     }
 
-    fn blocks(&mut self, segment: &Segment, frames: &Frames, limit: Option<Lsn>, span: &mut Span) -> bool {
+    fn blocks(&mut self, index: usize, frames: &Frames, span: &mut Span) -> bool {
+        let (segment, limit) = (&self.segments[index], self.links.limit[index]);
+        // Without its successor nothing says how far it reached: a hole goes on up to the segment behind (J).
+        let end = limit.filter(|_| self.links.reaches[index]);
         let mutants = self.known.mutants;
         let mut at = HEADER_BLOCKS;
         loop {
@@ -318,7 +321,7 @@ impl Walk<'_> {
             }
             let from = expected.max(self.floor());
             let first = self.alive_from(from);
-            let until = resume.map(|frame| frame.header.first_lsn.prev()).or(limit);
+            let until = resume.map(|frame| frame.header.first_lsn.prev()).or(end);
             let dead = until.is_some_and(|until| first > until);
             let blind = frames.unreadable.iter().filter(|p| **p >= at && resume.is_none_or(|r| **p < r.position()));
             let blind = u32::try_from(blind.count()).unwrap_or(u32::MAX);
