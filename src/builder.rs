@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
+use crate::config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
+use crate::error::ConfigError;
 
 /// Sets a queue up. Every setter names its default, range, unit and cost; what does not fit is
 /// refused at [`open`](Builder::open), by name.
@@ -32,6 +33,21 @@ pub struct Builder {
 impl Builder {
     pub(crate) fn new(dir: &Path) -> Self {
         Self { config: Config::new(dir) }
+    }
+
+    /// Settings that go together. Default: [`Preset::Default`]. Replaces what was set before of those that presets
+    /// name; what is set afterwards wins.
+    ///
+    /// ```
+    /// use ringwal::{Preset, Queue};
+    ///
+    /// let config = Queue::builder("clicks").preset(Preset::LowLatency).batch_len_max(10).build()?;
+    /// assert!(config.settings().iter().any(|s| s.key == "linger" && s.value.as_deref() == Some("0")));
+    /// # Ok::<(), ringwal::ConfigError>(())
+    /// ```
+    pub fn preset(mut self, preset: Preset) -> Self {
+        preset.apply(&mut self.config);
+        self
     }
 
     /// When a pushed entry is on disk. Default: `Periodic(5 ms)`.
@@ -251,5 +267,31 @@ impl Builder {
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self
+    }
+}
+
+/// Whole sets of settings.
+impl Builder {
+    /// Checks the settings against each other without opening anything.
+    ///
+    /// # Errors
+    /// The first setting that does not fit, and where it was read.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        self.config.check().map_err(|error| self.config.traced(error))?;
+        Ok(self.config)
+    }
+
+    /// The settings of a [`Settings`](crate::Settings), on top of what is set: what comes later wins.
+    #[cfg(feature = "config")]
+    pub fn settings(mut self, settings: &crate::Settings) -> Self {
+        settings.apply(&mut self.config);
+        self
+    }
+}
+
+/// The same settings once more, to go on from.
+impl From<Config> for Builder {
+    fn from(config: Config) -> Self {
+        Self { config }
     }
 }

@@ -47,6 +47,11 @@ pub enum Concern {
     /// The disk has not completed a write, a sync, a read or the preparation of a segment for so long (2 s or more):
     /// delivery may stand still, and pushes wait or are refused when their rings are full.
     DiskSilent(Duration),
+    /// Commits take so long, on the average of the latest eight or so: one second or more.
+    SlowCommits(Duration),
+    /// Entries wait, and the sink has been done with none of them for so long: 10 s and the time of
+    /// [`linger`](crate::Builder::linger), or more. Not in a pause.
+    NoProgress(Duration),
     /// The platform does not give all that was asked for: io_uring, direct I/O, a durable file system.
     Platform(String),
     /// The sink keeps refusing; the number of attempts so far.
@@ -73,6 +78,10 @@ impl fmt::Display for Concern {
             Self::LogFull(why) => write!(f, "no room in the log: {why}"),
             Self::DiskSilent(time) => {
                 write!(f, "the disk has not completed what it was asked for {} s ago", time.as_secs())
+            }
+            Self::SlowCommits(mean) => write!(f, "a commit takes {} ms on average", mean.as_millis()),
+            Self::NoProgress(time) => {
+                write!(f, "entries wait, and the sink has been done with none of them for {} s", time.as_secs())
             }
             Self::Platform(note) => f.write_str(note),
             Self::SinkFailing(attempts) => write!(f, "the sink has refused a batch {attempts} times"),

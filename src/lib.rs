@@ -20,12 +20,12 @@
 //!
 //! | to …                              | see                                                        |
 //! |-----------------------------------|------------------------------------------------------------|
-//! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`]            |
+//! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`], [`Preset`] |
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
-//! | watch it                          | [`Metrics`], [`Health`], [`Recovery`]                      |
+//! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
 //!
 //! # Semantics
 //! | about      | what holds                                                                             |
@@ -52,7 +52,11 @@ mod durable;
 mod engine;
 mod entry;
 mod error;
+#[cfg(feature = "metrics")]
+mod exporter;
+mod families;
 mod health;
+mod histogram;
 mod lsn;
 mod metrics;
 mod parked;
@@ -63,6 +67,8 @@ mod queue;
 mod ranges;
 mod recovery;
 mod schema;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(all(feature = "testing", not(loom)))]
 pub mod sim;
 mod sync;
@@ -82,11 +88,16 @@ pub mod sink;
 pub mod time;
 #[doc(hidden)]
 pub mod wal;
+mod watch;
 #[doc(hidden)]
 pub mod watermark;
 
 pub use builder::Builder;
-pub use config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Rings, WhenFull};
+pub use config::{
+    Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, Preset, Rings, Setting, WhenFull,
+};
+#[cfg(feature = "config")]
+pub use config::{Refusal, Settings, SettingsError};
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;
@@ -96,9 +107,12 @@ pub use durable::{Durable, Receipt};
 pub use entry::__private;
 pub use entry::{DecodeError, EncodeError, Entry, InPlace};
 pub use error::{BatchError, ConfigError, LogError, OpenError, PushError, Shutdown, ShutdownError};
+#[cfg(feature = "metrics")]
+pub use exporter::MetricsExporter;
 pub use health::{Concern, Health};
+pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
-pub use metrics::Metrics;
+pub use metrics::{Failures, Metrics, Rejected};
 pub use parked::Parked;
 pub use pinned::{Claim, PinnedProducer};
 pub use producer::Producer;
@@ -106,10 +120,13 @@ pub use prometheus::prometheus_text;
 pub use queue::Queue;
 pub use recovery::Recovery;
 pub use schema::Schema;
+#[cfg(feature = "serve")]
+pub use serve::{ServeError, Server, serve};
 pub use sink::{
     BlockingFn, BlockingPoolFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn,
     blocking_pool_fn, sink_fn,
 };
+pub use watch::{Snapshot, Watch};
 
 /// The README's examples compile and run.
 #[cfg(doctest)]

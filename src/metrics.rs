@@ -2,7 +2,10 @@
 //!
 //! Nothing is counted on the push path: the flush core counts what it drains.
 
+use std::time::Duration;
+
 use crate::delivery::breaker::BreakerState;
+use crate::histogram::{Histogram, HistogramCells};
 use crate::lsn::Lsn;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,6 +69,14 @@ pub(crate) struct Counters {
     pub(crate) lost: Cell,
     pub(crate) blocked_on_memory: Cell,
     pub(crate) blocked_on_log: Cell,
+    pub(crate) log_bytes: Cell,
+    pub(crate) log_bytes_max: Cell,
+    pub(crate) backlog_bytes: Cell,
+    pub(crate) memory_bytes: Cell,
+    pub(crate) memory_bytes_max: Cell,
+    pub(crate) commit_time: HistogramCells,
+    pub(crate) commit_len: HistogramCells,
+    pub(crate) drain_to_durable: HistogramCells,
     // The delivery thread.
     pub(crate) delivered: Cell,
     pub(crate) delivery_failures: Cell,
@@ -81,9 +92,76 @@ pub(crate) struct Counters {
     pub(crate) unfinished: Cell,
     pub(crate) in_flight: Cell,
     pub(crate) breaker_opened: Cell,
+    pub(crate) failures: FailureCells,
+    /// When the flush core took over the oldest entry that delivery has, in wall-clock nanoseconds; 0: it has none.
+    pub(crate) oldest_unix: Cell,
+    /// Since when delivery has had entries and been done with none of them, on the queue's clock; 0: it has none.
+    pub(crate) stands_since: Cell,
+    pub(crate) delivery_time: HistogramCells,
+    pub(crate) batch_len: HistogramCells,
     // Producers, on their slow path.
-    pub(crate) rejected: Cell,
+    pub(crate) rejected: RejectedCells,
     pub(crate) dropped: Cell,
+}
+
+/// Why producers got entries back.
+#[derive(Debug, Default)]
+pub(crate) struct RejectedCells {
+    pub(crate) full: Cell,
+    pub(crate) breaker: Cell,
+    pub(crate) closed: Cell,
+    pub(crate) failed: Cell,
+    pub(crate) too_long: Cell,
+    pub(crate) encode: Cell,
+}
+
+/// What became of deliveries that failed.
+#[derive(Debug, Default)]
+pub(crate) struct FailureCells {
+    pub(crate) retry: Cell,
+    pub(crate) park: Cell,
+}
+
+/// Entries that producers got back, by reason. They were never in the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// Their ring was full ([`Reject`](crate::WhenFull::Reject), [`BlockFor`](crate::WhenFull::BlockFor),
+    /// [`try_push`](crate::Producer::try_push), [`push_timeout`](crate::Producer::push_timeout)).
+    pub full: u64,
+    /// The breaker was open, under [`OnBreaker::Reject`](crate::OnBreaker::Reject).
+    pub breaker: u64,
+    /// The queue was closed.
+    pub closed: u64,
+    /// The log had failed.
+    pub failed: u64,
+    /// They were longer than [`entry_len_max`](crate::Builder::entry_len_max).
+    pub too_long: u64,
+    /// They could not be encoded.
+    pub encode: u64,
+}
+
+impl Rejected {
+    /// For whatever reason.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.full + self.breaker + self.closed + self.failed + self.too_long + self.encode
+    }
+}
+
+/// Deliveries that failed, by what happened. One delivery may count under several: a panic, and what became of its
+/// entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Failures {
+    /// Some of its entries are to be offered again.
+    pub retry: u64,
+    /// Some of its entries were refused for good: they go to the park, or are discarded under `Park::Drop`.
+    pub park: u64,
+    /// The sink did not answer by the deadline.
+    pub timeout: u64,
+    /// The sink panicked.
+    pub panic: u64,
 }
 
 /// A snapshot of a queue's counts and gauges.
@@ -102,11 +180,13 @@ pub struct Metrics {
     pub recovered_parked: u64,
     /// Entries taken from producers since open (counted when the flush core takes them over).
     pub pushed: u64,
-    /// Their bytes, as encoded.
+    /// Their bytes: each as encoded, with a header of 8 and padded to a multiple of 8, as in the log.
     pub pushed_bytes: u64,
-    /// Entries given back because a ring was full (`Reject`, `BlockFor`, `try_push`).
+    /// Entries given back, for whatever reason. They were never in the queue.
     pub rejected: u64,
-    /// Entries given back under `DropNewest`. They were never in the queue.
+    /// The same by reason.
+    pub rejected_by: Rejected,
+    /// Entries given back under `DropNewest`, as their ring was full. They were never in the queue.
     pub dropped: u64,
     /// Entries that the sink acknowledged.
     pub delivered: u64,
@@ -122,10 +202,16 @@ pub struct Metrics {
     pub pending: u64,
     /// Entries in the batches that the sink has now.
     pub in_flight: u64,
-    /// Batches that the sink acknowledged at least in part.
+    /// Batches given to the sink, retries included.
     pub batches: u64,
     /// Deliveries that failed in whole or in part.
     pub delivery_failures: u64,
+    /// The same by what happened.
+    pub failures_by: Failures,
+    /// How long the sink took for a batch, in microseconds: from the call to its answer.
+    pub delivery_micros: Histogram,
+    /// Entries in a batch, as it was given to the sink, retries included.
+    pub batch_entries: Histogram,
     /// Deliveries that had no answer by their deadline. An async one has failed by that; one that blocks may still succeed.
     pub delivery_timeouts: u64,
     /// Deliveries that ended in a panic of the sink.
@@ -138,6 +224,18 @@ pub struct Metrics {
     pub breaker: BreakerState,
     /// Bytes in the rings now. With rings in shared memory this includes what was taken over and is not written yet.
     pub ring_bytes: u64,
+    /// What the rings hold at most, all together.
+    pub ring_bytes_max: u64,
+    /// Bytes of undelivered entries that the log has or is being given, headers and padding included. Of the segment
+    /// in which delivery stands it is the share that the numbers of its entries suggest.
+    pub backlog_bytes: u64,
+    /// How long ago the oldest entry that delivery has was taken over from its ring, restarts included; zero when it
+    /// has none. By the wall clock: when that is set, this jumps.
+    pub oldest_age: Duration,
+    /// Bytes of the memory pool that are in use: entries on their way to the disk and to the sink.
+    pub memory_bytes: u64,
+    /// What the pool holds at most.
+    pub memory_bytes_max: u64,
     /// The last entry's LSN.
     pub last_lsn: Lsn,
     /// Everything up to here survives a loss of power.
@@ -150,12 +248,23 @@ pub struct Metrics {
     pub log_bytes_written: u64,
     /// Bytes of padding among them.
     pub padding_bytes: u64,
-    /// Writes completed.
+    /// Writes submitted.
     pub writes: u64,
-    /// Syncs completed (with `Immediate`, the writes are their own syncs).
+    /// Syncs submitted (with `Immediate`, the writes are their own syncs).
     pub syncs: u64,
     /// Moving average of the time of a commit, in nanoseconds.
     pub commit_nanos_mean: u64,
+    /// How long commits took, in microseconds: a durable write (`Immediate`) or a sync, from its submission on.
+    pub commit_micros: Histogram,
+    /// Entries that became durable at once.
+    pub commit_entries: Histogram,
+    /// How long it took until frames were durable, in microseconds: from the moment when the flush core took over the
+    /// first entry. What an entry waits in its ring before that is not in it.
+    pub drain_to_durable_micros: Histogram,
+    /// Bytes of the segment files that hold something.
+    pub log_bytes: u64,
+    /// What these may be at most.
+    pub log_bytes_max: u64,
     /// Segment files that hold something.
     pub segments_live: u64,
     /// Segment files that are ready for use.
@@ -227,6 +336,20 @@ impl Holes {
     }
 }
 
+impl RejectedCells {
+    fn read(&self) -> Rejected {
+        let Self { full, breaker, closed, failed, too_long, encode } = self;
+        Rejected {
+            full: full.read(),
+            breaker: breaker.read(),
+            closed: closed.read(),
+            failed: failed.read(),
+            too_long: too_long.read(),
+            encode: encode.read(),
+        }
+    }
+}
+
 impl Counters {
     /// A snapshot. Who lowers one cell and raises another does it in that order, from the ring to the
     /// sink, and here the last in that order is read first: a live snapshot may miss an entry on its way
@@ -247,13 +370,15 @@ impl Counters {
         // already left the park.
         let parked_ever = recovered_parked + parked_in;
         let left_early = unparked.saturating_sub(parked_ever);
+        let rejected_by = self.rejected.read();
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
             recovered_from_rings: self.recovered_from_rings.read(),
             recovered_parked,
             pushed: self.pushed.read(),
             pushed_bytes: self.pushed_bytes.read(),
-            rejected: self.rejected.read(),
+            rejected: rejected_by.total(),
+            rejected_by,
             dropped: self.dropped.read(),
             delivered,
             parked: parked_ever.saturating_sub(unparked),
@@ -264,12 +389,25 @@ impl Counters {
             in_flight: in_flight.min(unfinished),
             batches: self.batches.read(),
             delivery_failures: self.delivery_failures.read(),
+            failures_by: Failures {
+                retry: self.failures.retry.read(),
+                park: self.failures.park.read(),
+                timeout: self.delivery_timeouts.read(),
+                panic: self.sink_panics.read(),
+            },
+            delivery_micros: self.delivery_time.read(),
+            batch_entries: self.batch_len.read(),
             delivery_timeouts: self.delivery_timeouts.read(),
             sink_panics: self.sink_panics.read(),
             retries: self.retries.read(),
             breaker_opened: self.breaker_opened.read(),
             breaker: BreakerState::Closed,
             ring_bytes: 0,
+            ring_bytes_max: 0,
+            backlog_bytes: self.backlog_bytes.read(),
+            oldest_age: Duration::ZERO,
+            memory_bytes: self.memory_bytes.read(),
+            memory_bytes_max: self.memory_bytes_max.read(),
             last_lsn: next.prev(),
             durable_lsn: Lsn::new(self.durable_lsn.read()),
             cursor_lsn: Lsn::new(self.cursor_lsn.read()),
@@ -279,6 +417,11 @@ impl Counters {
             writes: self.writes.read(),
             syncs: self.syncs.read(),
             commit_nanos_mean: self.commit_nanos_mean.read(),
+            commit_micros: self.commit_time.read(),
+            commit_entries: self.commit_len.read(),
+            drain_to_durable_micros: self.drain_to_durable.read(),
+            log_bytes: self.log_bytes.read(),
+            log_bytes_max: self.log_bytes_max.read(),
             segments_live: self.slots_live.read(),
             segments_free: self.slots_free.read(),
             frames_let_go: self.frames_let_go.read(),

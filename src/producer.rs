@@ -241,18 +241,19 @@ impl Refusal {
     }
 
     pub(crate) fn into_push_error<T>(self, entry: T, shared: &Shared) -> PushError<T> {
-        match self {
-            Self::TooLong { len } => PushError::TooLong { entry, len, max: shared.config.entry_len_max },
-            Self::Encode(error) => PushError::Encode { entry, error },
-            Self::Breaker if shared.rings.is_closed() => PushError::Closed(entry),
-            Self::Breaker => {
-                shared.counters.rejected.add_shared(1);
-                PushError::Breaker(entry)
+        let rejected = &shared.counters.rejected;
+        let (reason, error) = match self {
+            Self::TooLong { len } => {
+                (&rejected.too_long, PushError::TooLong { entry, len, max: shared.config.entry_len_max })
             }
-            Self::Claim(ClaimError::Full) => full(entry, shared),
-            Self::Claim(_) if shared.status.failure().is_some() => PushError::Poisoned(entry),
-            Self::Claim(_) => PushError::Closed(entry),
-        }
+            Self::Encode(error) => (&rejected.encode, PushError::Encode { entry, error }),
+            Self::Claim(ClaimError::Full) => return full(entry, shared),
+            Self::Breaker if !shared.rings.is_closed() => (&rejected.breaker, PushError::Breaker(entry)),
+            Self::Claim(_) if shared.status.failure().is_some() => (&rejected.failed, PushError::Poisoned(entry)),
+            Self::Claim(_) | Self::Breaker => (&rejected.closed, PushError::Closed(entry)),
+        };
+        reason.add_shared(1);
+        error
     }
 }
 
@@ -261,7 +262,7 @@ pub(crate) fn full<T>(entry: T, shared: &Shared) -> PushError<T> {
         shared.counters.dropped.add_shared(1);
         PushError::Dropped(entry)
     } else {
-        shared.counters.rejected.add_shared(1);
+        shared.counters.rejected.full.add_shared(1);
         PushError::Full(entry)
     }
 }

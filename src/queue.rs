@@ -19,6 +19,7 @@ use crate::parked::Parked;
 use crate::producer::Producer;
 use crate::recovery::Recovery;
 use crate::sink::Sink;
+use crate::watch::{Snapshot, Watch};
 use crate::watermark::WaitError;
 
 /// A queue: owns the directory, the threads and the sink.
@@ -53,7 +54,8 @@ impl Builder {
     /// # Errors
     /// See [`OpenError`]. Nothing that is in the directory has been changed then.
     pub fn open<T: Entry, S: Sink<T>>(self, sink: S) -> Result<Queue<T>, OpenError> {
-        let (shared, engine) = lifecycle::open::<T, S>(self.config, sink)?;
+        let (shared, engine) =
+            lifecycle::open::<T, S>(self.config.clone(), sink).map_err(|error| error.traced(&self.config))?;
         Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
     }
 }
@@ -70,7 +72,8 @@ impl Builder {
         disk: impl crate::io::Disk + 'static,
         sink: S,
     ) -> Result<Queue<T>, OpenError> {
-        let (shared, engine) = lifecycle::open_on::<T, S>(self.config, disk, sink)?;
+        let (shared, engine) =
+            lifecycle::open_on::<T, S>(self.config.clone(), disk, sink).map_err(|error| error.traced(&self.config))?;
         Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
     }
 }
@@ -168,6 +171,18 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Metrics, health and name together: what exporters take.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.watch().snapshot()
+    }
+
+    /// What sees metrics and health from elsewhere, without borrowing the queue: for exporters and HTTP handlers.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        Watch::new(&self.shared)
     }
 
     /// What opening found, and what the platform gives.

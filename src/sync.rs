@@ -24,11 +24,7 @@ pub(crate) use shuttle::{sync::mpsc, thread, thread_local};
 
 /// What no model looks at (statistics, the number of a thread): `std`'s own, in a checker too.
 pub(crate) mod plain {
-    #[cfg(any(shuttle, all(feature = "testing", not(loom))))]
-    pub(crate) use std::sync::atomic::AtomicU64;
-    #[cfg(shuttle)]
-    pub(crate) use std::sync::atomic::Ordering;
-    pub(crate) use std::sync::atomic::{AtomicU32, compiler_fence};
+    pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 }
 
 #[cfg(not(any(loom, shuttle)))]

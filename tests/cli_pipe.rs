@@ -173,7 +173,7 @@ fn wrong_arguments_are_named() {
     for (args, parts) in [
         (&["pipe", "--dir", "file"][..], &["file", "directory"][..]),
         (&["pipe", "--dir", "q", "--from", "missing"], &["missing"]),
-        (&["pipe", "--dir", "q", "--segment-len", "5"], &["--segment-len", "65536"]),
+        (&["pipe", "--dir", "q", "--segment-len", "5"], &["--segment-len", "384KiB to 4GiB"]),
         (&["pipe", "--dir", "q", "--batch-len", "0"], &["--batch-len", "1 to 1000000"]),
         (&["pipe", "--dir", "q", "--entry-len-max", "0"], &["--entry-len-max", "1 to"]),
         (&["pipe", "--dir", "q", "--to", "stdout", "--ack"], &["--ack"]),
@@ -188,6 +188,33 @@ fn wrong_arguments_are_named() {
 }
 
 #[test]
+fn a_file_of_settings_gives_the_options_that_the_command_line_does_not() {
+    let place = Place::new();
+    let text = "segment_len = '1MiB'\nlog_bytes_max = '16MiB'\nentry_len_max = 20\non_corruption = 'cut_tail'\n\
+                lock_wait = '1h'\ndurability = 'periodic:1ms'\nretry.attempts_max = 'none'\n";
+    place.write("queue.toml", text.as_bytes());
+    let pipe = |dir: &str, more: &[&str], input: &[u8]| {
+        place.run_with(&[&["pipe", "--dir", dir, "--to", "null", "--config", "queue.toml"], more].concat(), input)
+    };
+    pipe("a", &[], b"twenty bytes at most\n").expect(0);
+    assert_eq!(place.json(&["inspect", "a", "--json"])["meta"]["segment_len"], 1 << 20);
+    pipe("a", &[], b"one byte more than that\n").refused(1, &["20"]);
+    pipe("b", &["--segment-len", "2MiB", "--entry-len-max=30"], b"one byte more than that\n").expect(0);
+    assert_eq!(place.json(&["inspect", "b", "--json"])["meta"]["segment_len"], 2 << 20);
+    for (text, parts) in [
+        ("\nrings = 2", &["queue.toml, line 2: pipe has no option for rings", "batch_len_max"][..]),
+        ("lingre = '5ms'", &["queue.toml, line 1: there is no setting lingre; did you mean linger?"]),
+        ("batch_len_max = 0", &["queue.toml, line 1: batch_len_max is 0"]),
+        ("linger =", &["queue.toml, line 1: "]),
+    ] {
+        place.write("queue.toml", text.as_bytes());
+        pipe("c", &[], b"").refused(2, parts);
+    }
+    place.run(&["pipe", "--dir", "c", "--config", "none.toml"]).refused(2, &["cannot read none.toml"]);
+    assert!(!place.path("c").exists());
+}
+
+#[test]
 fn a_closed_standard_output_ends_it_without_a_word() {
     let place = Place::new();
     let mut child = place.start_pipe(&["--to", "stdout", "--quiet"]);
@@ -197,4 +224,39 @@ fn a_closed_standard_output_ends_it_without_a_word() {
     );
     let done = finish(child, &real_text(300_000)).expect(141);
     assert_eq!(done.err, "");
+}
+
+#[cfg(feature = "serve")]
+#[test]
+fn what_it_does_is_served_while_it_runs() {
+    use std::io::{BufRead, BufReader, Read, Write};
+
+    let place = Place::new();
+    place.pipe(&["--to", "null", "--serve", "nowhere"], b"").refused(2, &["--serve nowhere", "HOST:PORT"]);
+    let mut child = place.start_pipe(&["--to", "null", "--serve", "127.0.0.1:0"]);
+    let mut told = BufReader::new(child.stderr.take().unwrap());
+    let address = loop {
+        let mut line = String::new();
+        assert!(told.read_line(&mut line).unwrap() > 0, "it never said where it serves");
+        if let Some((_, rest)) = line.split_once("serves http://") {
+            break rest.split('/').next().unwrap().to_owned();
+        }
+    };
+    child.stdin.as_mut().unwrap().write_all(b"one\ntwo\n").unwrap();
+    let get = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    until("both lines are counted", || {
+        let answer = get();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        answer.lines().any(|line| line.starts_with("ringwal_delivered_total{") && line.ends_with(" 2"))
+    });
+    drop(child.stdin.take());
+    let mut rest = String::new();
+    told.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{rest}");
 }

@@ -17,6 +17,7 @@
 //! | what is finished above the cursor is dead | `NoRanges` | rot in it stops the log |
 //! | the end at which the log was closed | `NoCleanEnd` | rot in its last entries is taken for a tear |
 //! | a cut takes its promises with it | `CutKeepsPromise` | the next opening calls the cut a hole |
+//! | what is in flight is not written | `InFlightIsWritten` | rings in shared memory let go of what a killed process never wrote |
 
 mod harness;
 
@@ -346,12 +347,42 @@ fn mutant_cut_keeps_promise_is_caught() {
     });
 }
 
+/// What `Log::written` covers is let go of by rings that outlive the process: whoever opens next must find it, though
+/// nothing of it was synced and what was in flight has not landed.
+#[test]
+fn mutant_in_flight_is_written_is_caught() {
+    let plan = Plan { commit: Commit::Periodic(Duration::from_secs(60)), inflight_max: 2, ..plan() };
+    caught(&[Mutant::InFlightIsWritten], &BOTH, &plan, &|rig| {
+        rig.open()?;
+        fill(rig, 1)?;
+        let frames = [send(rig, &[20])?, send(rig, &[20])?];
+        for landed in 0..=frames.len() {
+            let written = rig.log().written().number();
+            if written < 1 + landed as u64 {
+                return off("a write that has ended does not count");
+            }
+            // The process dies on a copy of the machine, and takes what is in flight along.
+            let mut heir = rig.fork(landed as u64);
+            heir.machine.crash_with(|write, _| if write.completed { SectorFate::Kept } else { SectorFate::Lost });
+            heir.open()?;
+            let end = heir.log().end().number();
+            if end < written {
+                return Err(Failure::Broken(format!("{written} were called written, and {end} are there")));
+            }
+            if let Some(frame) = frames.get(landed) {
+                land(rig, *frame)?;
+            }
+        }
+        Ok(())
+    });
+}
+
 /// Every mutant has a test that is named after it, here or in `crash_scripts.rs`, and a row in the table.
 #[test]
 fn every_mutant_has_its_script_and_its_row() {
     let sources = [include_str!("crash_scripts.rs"), include_str!("crash_rules.rs")];
     let table = include_str!("../docs/simulation.md");
-    assert_eq!(Mutant::ALL.len(), Mutant::CutKeepsPromise as usize + 1, "ALL has them all");
+    assert_eq!(Mutant::ALL.len(), Mutant::InFlightIsWritten as usize + 1, "ALL has them all");
     for mutant in Mutant::ALL {
         let name = format!("{mutant:?}");
         let mut snake = String::new();

@@ -155,7 +155,7 @@ fn bytes_and_strings_are_entries() {
     assert_eq!(Box::<[u8]>::decode(&encoded(&vec![1_u8, 2].into_boxed_slice())).unwrap()[..], [1, 2]);
     assert_eq!(String::decode(&encoded(&"ä".to_owned())).unwrap(), "ä");
     assert!(String::decode(&[0xff]).is_err());
-    assert_eq!(encoded(&String::new()), [], "entries of no bytes are legal");
+    assert_eq!(encoded(&String::new()), [0_u8; 0], "entries of no bytes are legal");
 }
 
 // What follows must compile without a type written down but the closure's argument.

@@ -64,6 +64,7 @@ fn the_defaults_are_the_readmes() {
     const MIB: u64 = 1 << 20;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let in_code = [
+        ("preset", "Default".to_owned(), "`Default`"),
         ("durability", "Periodic(5ms)".to_owned(), "`Periodic` 5 ms"),
         ("batch_len_max", "1000".to_owned(), "1000"),
         ("batch_bytes_max", MIB.to_string(), "1 MiB"),
@@ -126,13 +127,13 @@ fn what_lies_outside_a_range_is_refused_by_name() {
     let periodic = |d| queue().durability(Durability::Periodic(d));
     let share = |percent, of| Breaker { share: Some(FailureShare { percent, of }), ..Breaker::default() };
     let cases = [
-        ("durability (period)", periodic(Duration::from_micros(100) - more)),
-        ("durability (period)", periodic(Duration::from_secs(60) + more)),
+        ("durability", periodic(Duration::from_micros(100) - more)),
+        ("durability", periodic(Duration::from_secs(60) + more)),
         ("batch_len_max", queue().batch_len_max(0)),
         ("batch_len_max", queue().batch_len_max(1_000_001)),
-        ("adaptive (min)", queue().adaptive(0, 10)),
-        ("adaptive (max)", queue().adaptive(10, 9)),
-        ("adaptive (max)", queue().adaptive(10, 1_000_001)),
+        ("adaptive", queue().adaptive(0, 10)),
+        ("adaptive", queue().adaptive(10, 9)),
+        ("adaptive", queue().adaptive(10, 1_000_001)),
         ("deliver_timeout", queue().deliver_timeout(Duration::from_millis(1) - more)),
         ("deliver_timeout", queue().deliver_timeout(24 * hour + more)),
         ("in_flight_max", queue().in_flight_max(0)),
@@ -155,7 +156,7 @@ fn what_lies_outside_a_range_is_refused_by_name() {
         ("segment_len", queue().segment_len((4 << 30) + (64 << 10)).log_bytes_max(1 << 40)),
         ("log_bytes_max", queue().log_bytes_max(2 * (64 << 20))),
         ("park_bytes_max", queue().park_bytes_max(64 << 10)),
-        ("when_full (BlockFor)", queue().when_full(WhenFull::BlockFor(24 * hour + more))),
+        ("when_full", queue().when_full(WhenFull::BlockFor(24 * hour + more))),
         ("breaker.failures", queue().breaker(Breaker { failures: 0, ..Breaker::default() })),
         ("breaker.open_for", queue().breaker(Breaker { open_for: Duration::ZERO, ..Breaker::default() })),
         ("breaker.probes", queue().breaker(Breaker { probes: 1001, ..Breaker::default() })),

@@ -440,35 +440,29 @@ fn every_setting_that_does_not_fit_is_refused_by_name_with_value_and_range() {
     type Set = fn(Builder) -> Builder;
     let retry = |retry: Retry| move |builder: Builder| builder.retry(retry);
     let wrong: &[(&str, &str, &str, Set)] = &[
-        ("durability (period)", "1ns", "100µs to 60s", |b| {
-            b.durability(Durability::Periodic(Duration::from_nanos(1)))
-        }),
-        ("durability (period)", "61s", "100µs to 60s", |b| {
-            b.durability(Durability::Periodic(Duration::from_secs(61)))
-        }),
+        ("durability", "periodic:1ns", "100us to 1m", |b| b.durability(Durability::Periodic(Duration::from_nanos(1)))),
+        ("durability", "periodic:61s", "100us to 1m", |b| b.durability(Durability::Periodic(Duration::from_secs(61)))),
         ("batch_len_max", "0", "1 to 1000000", |b| b.batch_len_max(0)),
         ("batch_len_max", "1000001", "1 to 1000000", |b| b.batch_len_max(1_000_001)),
-        ("batch_bytes_max", "0", "1 to 1073741824", |b| b.batch_bytes_max(0)),
-        ("linger", "3601s", "0ns to 3600s", |b| b.linger(Duration::from_secs(3601))),
+        ("batch_bytes_max", "0", "1 to 1GiB", |b| b.batch_bytes_max(0)),
+        ("linger", "3601s", "0 to 1h", |b| b.linger(Duration::from_secs(3601))),
         ("rings", "0", "1 to 1024", |b| b.rings(0)),
         ("rings", "1025", "1 to 1024", |b| b.rings(1025)),
         ("pinned_rings", "1025", "0 to 1024", |b| b.pinned_rings(1025)),
-        ("ring_bytes", "2048", "4096 to 1073741824", |b| b.ring_bytes(2048)),
+        ("ring_bytes", "2KiB", "4KiB to 1GiB", |b| b.ring_bytes(2048)),
         ("ring_bytes", "100000", "a power of two", |b| b.ring_bytes(100_000)),
-        ("entry_len_max", "0", "1 to 67108864", |b| b.entry_len_max(0)),
+        ("entry_len_max", "0", "1 to 64MiB", |b| b.entry_len_max(0)),
         ("entry_len_max", "16377", "which is 16376", |b| b.entry_len_max(16_377)),
-        ("memory_max", "1000", "at least ", |b| b.memory_max(1000)),
-        ("memory_max", "2199023255552", " to 1099511627776", |b| b.memory_max(2 << 40)),
-        ("segment_len", "65536", "a multiple of 65536 from ", |b| b.segment_len(65_536)),
-        ("segment_len", "524289", "a multiple of 65536 from ", |b| b.segment_len((512 << 10) + 1)),
-        ("segment_len", "4295032832", " to 4294967296", |b| b.segment_len((4 << 30) + 65_536)),
-        ("log_bytes_max", "1048576", "at least three segments, which is 1572864", |b| b.log_bytes_max(1 << 20)),
+        ("memory_max", "1000", "1536KiB to 1TiB", |b| b.memory_max(1000)),
+        ("memory_max", "2TiB", " to 1TiB", |b| b.memory_max(2 << 40)),
+        ("segment_len", "64KiB", "384KiB to 4GiB", |b| b.segment_len(65_536)),
+        ("segment_len", "524289", "a multiple of 64KiB from ", |b| b.segment_len((512 << 10) + 1)),
+        ("segment_len", "4194368KiB", " to 4GiB", |b| b.segment_len((4 << 30) + 65_536)),
+        ("log_bytes_max", "1280KiB", "at least three segments, which is 1536KiB", |b| b.log_bytes_max(5 << 18)),
         ("park_bytes_max", "1", "at least ", |b| b.park_bytes_max(1)),
-        ("when_full (BlockFor)", "86401s", "0ns to 86400s", |b| {
-            b.when_full(WhenFull::BlockFor(Duration::from_secs(86_401)))
-        }),
-        ("drop_timeout", "3601s", "0ns to 3600s", |b| b.drop_timeout(Duration::from_secs(3601))),
-        ("lock_wait", "3601s", "0ns to 3600s", |b| b.lock_wait(Duration::from_secs(3601))),
+        ("when_full", "block_for:86401s", "0 to 1d", |b| b.when_full(WhenFull::BlockFor(Duration::from_secs(86_401)))),
+        ("drop_timeout", "3601s", "0 to 1h", |b| b.drop_timeout(Duration::from_secs(3601))),
+        ("lock_wait", "3601s", "0 to 1h", |b| b.lock_wait(Duration::from_secs(3601))),
         ("name", "\"\"", "1 to 64 bytes", |b| b.name("")),
         ("name", "\"a\\nb\"", "1 to 64 bytes", |b| b.name("a\nb")),
     ];
@@ -487,11 +481,16 @@ fn every_setting_that_does_not_fit_is_refused_by_name_with_value_and_range() {
         check(field, value, range, set(good()));
     }
     let default = Retry::default();
-    check("retry.attempts_max", "0", "at least 1", retry(Retry { attempts_max: Some(0), ..default })(good()));
-    check("retry.max", "0ns", "1ms to 86400s", retry(Retry { max: Duration::ZERO, ..default })(good()));
+    check(
+        "retry.attempts_max",
+        "0",
+        "1 to 4294967295, or none",
+        retry(Retry { attempts_max: Some(0), ..default })(good()),
+    );
+    check("retry.max", "0", "1ms to 1d", retry(Retry { max: Duration::ZERO, ..default })(good()));
     let base = Duration::from_secs(31);
-    check("retry.base", "31s", "0ns to 30s", retry(Retry { base, ..default })(good()));
-    for (factor, text) in [(0.5, "0.5"), (101.0, "101"), (f64::NAN, "NaN")] {
+    check("retry.base", "31s", "at most retry.max, which is 30s", retry(Retry { base, ..default })(good()));
+    for (factor, text) in [(0.5, "0.5"), (101.0, "101.0"), (f64::NAN, "NaN")] {
         check("retry.factor", text, "1.0 to 100.0", retry(Retry { factor, ..default })(good()));
     }
     assert!(!dir.exists(), "a refused configuration has begun a directory");

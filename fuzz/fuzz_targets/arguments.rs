@@ -146,6 +146,8 @@ struct Input {
     words: Vec<Word>,
     /// A text for the readers of units by themselves.
     text: String,
+    /// A number with a unit, likewise.
+    number: (u64, u8),
 }
 
 /// What the rest of the program makes of it, as far as nothing is touched.
@@ -160,15 +162,20 @@ fn look_at(args: &QueueArgs) {
     }
 }
 
-fuzz_target!(|input: Input| {
-    if let Ok(bytes) = parse_size(&input.text) {
+fn read_units(text: &str) {
+    if let Ok(bytes) = parse_size(text) {
         // What was read as a number of bytes can be written as one.
         assert_eq!(parse_size(&bytes.to_string()), Ok(bytes));
         let _ = (bytes_text(bytes), grouped(bytes));
     }
-    if let Ok(time) = parse_duration(&input.text) {
+    if let Ok(time) = parse_duration(text) {
         assert_eq!(parse_duration(&format!("{}ns", time.as_nanos())), Ok(time));
     }
+}
+
+fuzz_target!(|input: Input| {
+    read_units(&input.text);
+    read_units(&format!("{}{}", input.number.0, UNITS[usize::from(input.number.1) % UNITS.len()]));
     let words = input.words.iter().map(|word| OsString::from_vec(word.bytes()));
     match Cli::try_parse_from(std::iter::once(OsString::from("ringwal")).chain(words)) {
         Ok(cli) => match &cli.command {

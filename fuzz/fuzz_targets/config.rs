@@ -1,5 +1,6 @@
 //! Any settings: they are refused by name, or the queue opens, takes an entry, delivers or parks it, and shuts
-//! down with every entry accounted for.
+//! down with every entry accounted for. Any text of settings: it is refused in one line, or gives a `Config` that
+//! shows itself as a text that gives it again; and TOML, JSON and variables are of one opinion.
 #![no_main]
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use ringwal::io::{Disk, DiskReport, Wake};
 use ringwal::wal::op::{Completion, DiskError, Op, Token};
 use ringwal::{
     Batch, Builder, Durability, Idle, Jitter, LogError, OnCorruption, OpenError, Park, PushError, Queue, Retry,
-    SinkError, WhenFull, blocking_fn,
+    Settings as Texts, SettingsError, SinkError, WhenFull, blocking_fn,
 };
 
 /// Longest file that the disk gives: settings may ask for more than this machine has.
@@ -29,6 +30,111 @@ struct Settings {
     /// The sink refuses the entry for good.
     refuse: bool,
     wait_durable: bool,
+    /// At the end, so that older inputs keep their meaning.
+    texts: Vec<Text>,
+    raw: String,
+}
+
+/// A setting as text: any key with any value, or one that may fit.
+#[derive(Arbitrary, Debug)]
+struct Text {
+    key: u8,
+    value: Value,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Value {
+    Any(String),
+    Number(u16, u8),
+    Word(u8),
+}
+
+/// Words and units of the settings, and some that are none.
+const WORDS: &[&str] = &[
+    "none",
+    "true",
+    "false",
+    "immediate",
+    "periodic:5ms",
+    "spill",
+    "memory",
+    "block",
+    "block_for:1s",
+    "reject",
+    "drop",
+    "dir",
+    "stop",
+    "cut_tail",
+    "equal",
+    "full",
+    "auto",
+    "uring",
+    "park",
+    "spin",
+    "accept",
+    "low_latency",
+    "private",
+    "shared:/x",
+    "high_throughput",
+    "high_reliability",
+    "1.5",
+];
+const UNITS: &[&str] = &["", "B", "KiB", "MiB", "GiB", "kB", "%", "ns", "us", "ms", "s", "m", "h", ".5s", ".25MiB"];
+
+impl Value {
+    fn get(&self) -> String {
+        match self {
+            Self::Any(any) => any.clone(),
+            Self::Number(number, unit) => format!("{number}{}", UNITS[usize::from(*unit) % UNITS.len()]),
+            Self::Word(word) => WORDS[usize::from(*word) % WORDS.len()].to_owned(),
+        }
+    }
+}
+
+/// What came of a text: what is set, or nothing.
+fn outcome(read: Result<Texts, SettingsError>) -> Option<String> {
+    let settings = match read {
+        Ok(settings) => settings,
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !text.contains('\n'), "{text:?}");
+            return None;
+        }
+    };
+    match Queue::builder("nowhere").settings(&settings).build() {
+        Ok(config) => {
+            let shown = config.to_string();
+            let again = Texts::from_toml(&shown).expect("what it shows can be read").into_builder();
+            let again = again.expect("it names its directory").build().expect("it fits");
+            assert_eq!(again.to_string(), shown);
+            Some(shown)
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(!text.contains('\n'), "{text:?}");
+            Some(format!("{} {} {}", error.field, error.value, error.range))
+        }
+    }
+}
+
+/// One list of settings in three languages.
+fn texts(texts: &[Text]) {
+    let keys: Vec<&str> =
+        Queue::builder("nowhere").build().expect("defaults fit").settings().iter().map(|s| s.key).collect();
+    let mut pairs: Vec<(&str, String)> = Vec::new();
+    for text in texts {
+        let key = keys[usize::from(text.key) % keys.len()];
+        if !pairs.iter().any(|(other, _)| *other == key) {
+            pairs.push((key, text.value.get()));
+        }
+    }
+    let quoted = |text: &str| serde_json::to_string(text).expect("a text").replace('\x7f', "\\u007f");
+    let toml: String = pairs.iter().map(|(key, value)| format!("{key} = {}\n", quoted(value))).collect();
+    let json: Vec<String> = pairs.iter().map(|(key, value)| format!("{key:?}: {}", quoted(value))).collect();
+    let vars = pairs.iter().map(|(key, value)| (format!("Q_{}", key.to_uppercase().replace('.', "_")), value.clone()));
+    let toml = outcome(Texts::from_toml(&toml));
+    assert_eq!(outcome(Texts::from_json(&format!("{{{}}}", json.join(",\n")))), toml);
+    assert_eq!(outcome(Texts::from_vars("Q_", vars)), toml);
 }
 
 #[derive(Arbitrary, Debug)]
@@ -180,6 +286,9 @@ impl Disk for Small {
 }
 
 fuzz_target!(|settings: Settings| {
+    texts(&settings.texts);
+    outcome(Texts::from_toml(&settings.raw));
+    outcome(Texts::from_json(&settings.raw));
     let builder = settings.setters.iter().fold(Queue::builder("nowhere"), |builder, setter| setter.set(builder));
     let seen = Arc::new(AtomicU64::new(0));
     let sink = blocking_fn({

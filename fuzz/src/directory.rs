@@ -103,6 +103,12 @@ fn lsn(number: u8) -> Lsn {
     Lsn::new(if number == 255 { u64::MAX } else { u64::from(number) })
 }
 
+/// What is out of place comes now and then: a directory in which nothing fits is refused at its first file, and
+/// nothing behind that is looked at.
+fn seldom(off: i8) -> i8 {
+    if off % 4 == 0 { off / 4 } else { 0 }
+}
+
 fn end(end: Option<(u8, u8)>) -> Option<LogEnd> {
     end.map(|(number, uid)| LogEnd { lsn: lsn(number), uid: SegmentUid(uid.into()) })
 }
@@ -144,7 +150,7 @@ impl CursorCopy {
         let cursor = Cursor { generation, epoch, acked, durable, done, attempts };
         let copy = &mut file[cursor_offset(generation, shape.block_len) as usize..][..CURSOR_LEN];
         cursor.encode(copy);
-        if let Some((at, flip)) = self.patch {
+        if let Some((at, flip)) = self.patch.filter(|(_, flip)| flip % 4 == 3) {
             copy[usize::from(at)] ^= flip;
             make_good(copy, CURSOR_LEN - 4);
         }
@@ -176,7 +182,7 @@ impl Slot {
                     durable_lsn: lsn(*durable),
                     epoch: (*epoch).into(),
                     block_len: shape.block_len,
-                    slot: SlotNo(slot + u32::from(*elsewhere)),
+                    slot: SlotNo(slot + u32::from(*elsewhere && epoch % 4 == 3)),
                     segment_len: shape.segment_len(),
                     created: UnixNanos(0),
                     log: shape.log,
@@ -194,7 +200,7 @@ fn write_frames(frames: &[FrameAt], shape: Shape, uid: SegmentUid, base: Lsn, by
     let block_len = shape.block_len;
     let (mut next, mut position) = (base.number(), HEADER_BLOCKS);
     for frame in frames {
-        position += u32::from(frame.gap % 4);
+        position += u32::from(frame.gap.saturating_sub(192) % 4);
         let mut body = Vec::new();
         let kind = match frame.kind % 8 {
             0 => FrameKind::Mark,
@@ -206,7 +212,7 @@ fn write_frames(frames: &[FrameAt], shape: Shape, uid: SegmentUid, base: Lsn, by
         let records = if kind == FrameKind::Data { frame.payloads.len().clamp(1, 16) } else { 0 };
         for i in 0..records {
             let len = usize::from(frame.payloads.get(i).copied().unwrap_or(0));
-            let lie = if frame.liar && i + 1 == records { 4096 } else { 8 + len };
+            let lie = if frame.liar && frame.gap % 4 == 3 && i + 1 == records { 4096 } else { 8 + len };
             let start = body.len();
             body.extend(Word::new(State::Ready, lie).0.to_le_bytes());
             body.extend([0; 4]);
@@ -214,7 +220,7 @@ fn write_frames(frames: &[FrameAt], shape: Shape, uid: SegmentUid, base: Lsn, by
             body.resize(start + stride_of(len), 0);
         }
         body.truncate(shape.frame_len_max() as usize - FRAME_HEADER_LEN);
-        let first = next.wrapping_add_signed(frame.lsn_off.into());
+        let first = next.wrapping_add_signed(seldom(frame.lsn_off).into());
         let covered = match kind {
             FrameKind::Data => records as u64,
             FrameKind::Skip => u64::from(frame.payloads.first().copied().unwrap_or(1)),
@@ -229,7 +235,7 @@ fn write_frames(frames: &[FrameAt], shape: Shape, uid: SegmentUid, base: Lsn, by
             durable_lsn: lsn(frame.durable),
             acked_lsn: Lsn::ZERO,
             time: UnixNanos(0),
-            position: position.wrapping_add_signed(frame.position_off.into()),
+            position: position.wrapping_add_signed(seldom(frame.position_off).into()),
             record_count: records as u32,
             body_len,
             raw_len: body_len,

@@ -138,6 +138,8 @@ impl Dispatcher {
                 sorted.park.append(&mut sorted.retry);
                 sorted.park.sort_unstable_by_key(|(index, _)| *index);
             }
+            self.counts.retried += u64::from(!sorted.retry.is_empty());
+            self.counts.refused += u64::from(!sorted.park.is_empty());
             self.keep(now, flight, &sorted.retry, &sorted.park);
         }
         self.note_progress();

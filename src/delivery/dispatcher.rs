@@ -353,7 +353,7 @@ impl Dispatcher {
         flight.lease = id;
         flight.last_out = now;
         flight.state = State::Out { deadline, overdue: false };
-        (Lease::new(id, deadline, &self.returns), flight.batch.clone())
+        (Lease::new(id, now, deadline, &self.returns), flight.batch.clone())
     }
 
     pub(super) fn note_progress(&mut self) {

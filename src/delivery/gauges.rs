@@ -6,7 +6,7 @@ use crate::delivery::breaker::BreakerState;
 use crate::delivery::dispatcher::{DeliveryCounts, Dispatcher};
 use crate::delivery::flight::{Flight, State};
 use crate::lsn::Lsn;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 impl Dispatcher {
     /// The LSN that the next frame must bring.
@@ -68,6 +68,13 @@ impl Dispatcher {
     pub fn oldest(&self) -> Option<Instant> {
         let flights = self.flights.iter().filter_map(|flight| flight.batch.arrived());
         flights.chain(self.pending.oldest()).min()
+    }
+
+    /// When the oldest entry that has not had its exit was taken over from its ring, in wall-clock time.
+    #[must_use]
+    pub fn oldest_time(&self) -> Option<UnixNanos> {
+        let taken = self.flights.iter().filter(|flight| !flight.batch.is_empty()).map(|flight| flight.batch.time(0));
+        taken.chain(self.pending.oldest_time()).min()
     }
 
     /// How long the oldest entry has been here.

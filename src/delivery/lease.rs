@@ -17,6 +17,14 @@ use crate::time::Instant;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LeaseId(pub(super) u64);
 
+impl LeaseId {
+    /// As a number: it rises with each delivery of this run.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Where dropped leases are found again.
 pub(super) type Returns = SegQueue<LeaseId>;
 
@@ -25,20 +33,27 @@ pub(super) type Returns = SegQueue<LeaseId>;
 #[derive(Debug)]
 pub struct Lease {
     id: LeaseId,
+    given: Instant,
     deadline: Option<Instant>,
     /// `None` once it is answered.
     returns: Option<Arc<Returns>>,
 }
 
 impl Lease {
-    pub(super) fn new(id: LeaseId, deadline: Option<Instant>, returns: &Arc<Returns>) -> Self {
-        Self { id, deadline, returns: Some(Arc::clone(returns)) }
+    pub(super) fn new(id: LeaseId, given: Instant, deadline: Option<Instant>, returns: &Arc<Returns>) -> Self {
+        Self { id, given, deadline, returns: Some(Arc::clone(returns)) }
     }
 
     /// Its name.
     #[must_use]
     pub const fn id(&self) -> LeaseId {
         self.id
+    }
+
+    /// When it was given out.
+    #[must_use]
+    pub const fn given(&self) -> Instant {
+        self.given
     }
 
     /// By when the sink should answer.

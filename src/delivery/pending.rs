@@ -17,7 +17,7 @@ use crate::delivery::lanes::Lanes;
 use crate::delivery::progress::Attempts;
 use crate::delivery::room::Room;
 use crate::lsn::Lsn;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 
 /// A frame whose entries wait, from `at` on.
 #[derive(Debug)]
@@ -80,6 +80,11 @@ impl Pending {
     /// LSN of the oldest entry that was not passed over, and when it came.
     pub(super) fn oldest_fresh(&self) -> Option<(Lsn, Instant)> {
         self.frames.front().map(|front| (front.entries[front.at].lsn, front.frame.arrived))
+    }
+
+    /// When the oldest entry's frame was begun, in wall-clock time.
+    pub(super) fn oldest_time(&self) -> Option<UnixNanos> {
+        self.frames.front().map(|front| front.frame.time)
     }
 
     /// Whether something that was passed over may go out now.

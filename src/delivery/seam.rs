@@ -122,6 +122,10 @@ pub struct DeliveryCounts {
     pub leases: u64,
     /// Leases after which something had to be tried again or parked.
     pub failures: u64,
+    /// Leases after which something had to be tried again.
+    pub retried: u64,
+    /// Leases after which something was refused for good.
+    pub refused: u64,
     /// Answers with a wrong number of verdicts.
     pub malformed: u64,
     /// Answers for what is not out, or not here.

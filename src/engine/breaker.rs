@@ -8,7 +8,9 @@ use crate::sync::atomic::Ordering;
 impl Shared {
     /// What the breaker does, from the delivery thread.
     pub(crate) fn set_breaker(&self, state: BreakerState) {
-        if self.breaker() != state {
+        let before = self.breaker();
+        if before != state {
+            self.tell_breaker(before, state);
             // ORDERING: Relaxed, both: nothing hangs on them but the numbers themselves.
             self.breaker.store(state as u8, Ordering::Relaxed);
             let refuses = state == BreakerState::Open && self.config.on_breaker == OnBreaker::Reject;

@@ -7,6 +7,7 @@
 //! needs unwinding (`panic = "unwind"`, the default).
 
 use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
@@ -20,6 +21,7 @@ use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
 use crate::delivery::lease::{Lease, LeaseId};
 use crate::engine::calls::{Calls, Left};
 use crate::engine::clock::Clock;
+use crate::engine::trace::BatchSpan;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
 use crate::error::OpenError;
@@ -41,6 +43,8 @@ pub(crate) struct Delivery<T> {
     pub(crate) calls: Option<Calls>,
     /// What comes next cannot be what comes next: nothing more is taken.
     pub(crate) halted: bool,
+    /// Entries that had had their exit when this was last looked at.
+    pub(crate) exits: u64,
 }
 
 /// What delivery does when a turn is over.
@@ -143,6 +147,7 @@ impl<T: Entry> Delivery<T> {
         let rests = self.shared.is_paused() || self.shared.is_delivery_stopped();
         let batch = if rests { None } else { self.dispatcher.poll_delivery(now) };
         self.publish();
+        self.publish_ages(now);
         batch
     }
 
@@ -213,6 +218,7 @@ impl<T: Entry> Delivery<T> {
 
     /// Delivery ends before what cannot be; what came before is still delivered, and all of it is kept.
     fn halt(&mut self, why: &str) {
+        self.shared.tell_corrupt(why);
         self.shared.status.corrupt(why);
         self.halted = true;
         self.shared.done.fail();
@@ -224,6 +230,7 @@ impl<T: Entry> Delivery<T> {
             match event {
                 DeliveryEvent::Acked { acked, done, attempts } => acks = Some(AckState { acked, done, attempts }),
                 DeliveryEvent::Park { lease, entries } => {
+                    self.shared.tell_park(&entries);
                     if self.shared.config.park == Park::Dir {
                         self.shared.command(Command::Park { lease, records: entries });
                     } else {
@@ -233,11 +240,15 @@ impl<T: Entry> Delivery<T> {
                         self.shared.counters.refused_for_good.add(count);
                     }
                 }
-                DeliveryEvent::Retry { entries, attempts, .. } => {
+                DeliveryEvent::Retry { entries, attempts, due, why } => {
                     self.shared.counters.retries.add(entries as u64);
                     self.shared.status.set_sink_attempts(attempts);
+                    self.shared.tell_retry(entries, attempts, due.since(self.clock.now()), &why);
                 }
-                DeliveryEvent::Overdue { lease } => self.end_overdue(lease),
+                DeliveryEvent::Overdue { lease } => {
+                    self.shared.tell_overdue();
+                    self.end_overdue(lease);
+                }
             }
         }
         if let Some(acks) = acks {
@@ -249,21 +260,6 @@ impl<T: Entry> Delivery<T> {
         }
     }
 
-    /// Order as in [`Counters::snapshot`](crate::metrics::Counters::snapshot).
-    fn publish(&self) {
-        let (cells, counts) = (&self.shared.counters, self.dispatcher.counts());
-        cells.unfinished.set(self.dispatcher.unfinished());
-        cells.in_flight.set(self.dispatcher.in_flight());
-        cells.delivered.set(counts.delivered);
-        cells.delivery_failures.set(counts.failures);
-        cells.batches.set(counts.leases);
-        cells.delivery_timeouts.set(counts.overdue);
-        self.shared.status.set_sink_overdue(self.calls.as_ref().map_or(0, Calls::overdue));
-        let breaker = self.dispatcher.breaker();
-        cells.breaker_opened.set(self.dispatcher.breaker_opened());
-        self.shared.set_breaker(breaker);
-    }
-
     fn deliver(&mut self, lease: Lease, raw: RawBatch) -> Next {
         let deadline = lease.deadline().and_then(|at| self.clock.to_std(at));
         let (batch, undecodable) = Batch::<T>::decode(raw, deadline);
@@ -271,11 +267,13 @@ impl<T: Entry> Delivery<T> {
             self.dispatcher.handle_undecodable(&lease, failure.index, failure.error);
         }
         if batch.is_empty() {
-            self.handle_answer(lease, Ok(Outcome::ack()));
+            self.counted(|delivery| delivery.settle(delivery.clock.now(), lease, Outcome::ack()));
             return Next::Again;
         }
+        self.shared.counters.batch_len.record(batch.len() as u64);
         let sink = Arc::clone(&self.sink);
-        let call = Call(Some(Box::pin(async move { sink.deliver_boxed(batch).await })));
+        let span = self.shared.tell_asked(&lease, &batch);
+        let call = Call { asked: Some(Box::pin(async move { sink.deliver_boxed(batch).await })), span };
         match &mut self.calls {
             None => Next::Ask(lease, call),
             Some(calls) => {
@@ -321,12 +319,20 @@ impl<T: Entry> Delivery<T> {
     }
 
     fn take_answer(&mut self, lease: Lease, answer: Answer) {
-        let delivered_before = self.dispatcher.counts().delivered;
+        let now = self.clock.now();
+        let took = now.since(lease.given());
+        self.shared.counters.delivery_time.record_time(took);
+        self.shared.tell_answer(&lease, answer.as_ref(), took);
         let outcome = answer.unwrap_or_else(|panic| {
             self.shared.counters.sink_panics.add(1);
-            Outcome::retry(format!("the sink panicked: {}", panic.0))
+            Outcome::retry(panic.to_string())
         });
-        self.dispatcher.handle_verdict(self.clock.now(), lease, outcome);
+        self.settle(now, lease, outcome);
+    }
+
+    fn settle(&mut self, now: Instant, lease: Lease, outcome: Outcome) {
+        let delivered_before = self.dispatcher.counts().delivered;
+        self.dispatcher.handle_verdict(now, lease, outcome);
         if self.dispatcher.counts().delivered > delivered_before {
             self.shared.status.set_sink_attempts(0);
         }
@@ -361,7 +367,10 @@ impl<T: Entry> Delivery<T> {
 }
 
 /// A batch out at the sink. What panics there goes no further.
-pub(crate) struct Call(Option<Boxed<'static, Outcome>>);
+pub(crate) struct Call {
+    asked: Option<Boxed<'static, Outcome>>,
+    span: BatchSpan,
+}
 
 /// What came of a call.
 pub(crate) type Answer = Result<Outcome, SinkPanic>;
@@ -370,19 +379,26 @@ pub(crate) type Answer = Result<Outcome, SinkPanic>;
 #[derive(Debug)]
 pub(crate) struct SinkPanic(String);
 
+impl fmt::Display for SinkPanic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the sink panicked: {}", self.0)
+    }
+}
+
 impl Future for Call {
     type Output = Result<Outcome, SinkPanic>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let asked = &mut self.get_mut().0;
-        let polled = catch_unwind(AssertUnwindSafe(|| {
+        let Self { asked, span } = self.get_mut();
+        let poll = || {
             let polled = asked.as_mut().map_or(Poll::Pending, |asked| asked.as_mut().poll(context));
             if polled.is_ready() {
                 // Dropping it is the sink's code too.
                 *asked = None;
             }
             polled
-        }));
+        };
+        let polled = span.run(|| catch_unwind(AssertUnwindSafe(poll)));
         match polled {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(SinkPanic(panic_text(&*panic).to_owned()))),
@@ -486,6 +502,7 @@ mod tests {
             clock: Clock::start(),
             calls: None,
             halted: false,
+            exits: 0,
         }
     }
 

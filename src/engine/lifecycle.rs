@@ -174,7 +174,7 @@ pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: 
     let dispatcher = Dispatcher::new(delivery, &cursor);
     let calls = in_flight_max > 1 || config.deliver_timeout.is_some();
     let calls = calls.then(|| Calls::new(sink.blocks_thread()));
-    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false }
+    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false, exits: 0 }
 }
 
 pub(crate) fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
@@ -268,6 +268,7 @@ impl Engine {
 
 /// The first step of closing: pushes are refused, and nothing lingers.
 pub(crate) fn begin_closing(shared: &Shared) {
+    shared.tell_closing();
     shared.close_rings();
     // ORDERING: Release: the delivery thread sees the rings closed.
     shared.closing.store(true, Ordering::Release);
@@ -276,6 +277,12 @@ pub(crate) fn begin_closing(shared: &Shared) {
 
 /// What has become of the entries, once the threads have ended.
 pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
+    let outcome = count_outcome(shared);
+    shared.tell_closed(&outcome);
+    outcome
+}
+
+fn count_outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
     let metrics = shared.metrics();
     let undelivered = metrics.pending + metrics.in_flight;
     // What is durable waits in the log; what is not is gone. The cursor is below all that is undelivered.

@@ -18,10 +18,12 @@ mod breaker;
 pub(crate) mod calls;
 pub(crate) mod clock;
 pub(crate) mod deliver;
+mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
 pub(crate) mod lifecycle;
+mod look;
 pub(crate) mod opening;
 pub(crate) mod parking;
 pub(crate) mod rings;
@@ -29,6 +31,7 @@ pub(crate) mod share;
 mod status;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod stepped;
+mod trace;
 pub(crate) mod window;
 
 pub(crate) use self::status::Status;
@@ -45,9 +48,8 @@ use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
 use crate::error::LogError;
-use crate::health::{Concern, Health};
 use crate::lsn::Lsn;
-use crate::metrics::{Counters, Holes, Metrics};
+use crate::metrics::{Counters, Holes};
 use crate::recovery::Recovery;
 use crate::ring::Rings;
 use crate::schema::Schema;
@@ -331,57 +333,6 @@ impl Shared {
     pub(crate) fn is_paused(&self) -> bool {
         // ORDERING: see `set_paused`.
         self.paused.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn metrics(&self) -> Metrics {
-        // In a forked child nobody is left who could let go of a lock that was held when it was forked.
-        let holes = if self.rings.is_at_home() { Some(self.holes.lock()) } else { self.holes.try_lock() };
-        let mut metrics = match &holes {
-            Some(holes) => self.counters.snapshot(holes),
-            None => self.counters.snapshot(&Holes::default()),
-        };
-        drop(holes);
-        metrics.ring_bytes = self.rings.used_len();
-        metrics.driver = self.recovery.disk.driver;
-        metrics.breaker = self.breaker();
-        metrics
-    }
-
-    pub(crate) fn health(&self) -> Health {
-        if !self.rings.is_at_home() {
-            return Health::Failed(vec![Concern::Closed]);
-        }
-        let mut failed = Vec::new();
-        let mut degraded: Vec<Concern> =
-            self.recovery.disk.notes.iter().map(|note| Concern::Platform(note.clone())).collect();
-        if let Some(cause) = self.status.failure() {
-            failed.push(Concern::LogFailed(cause.to_string()));
-        }
-        if let Some(what) = self.status.corruption() {
-            failed.push(Concern::LogCorrupt(what.to_string()));
-        }
-        if self.rings.is_closed() && failed.is_empty() {
-            failed.push(Concern::Closed);
-        }
-        degraded.extend(self.status.silent_for(self.counters.waiting_since.read()).map(Concern::DiskSilent));
-        degraded.extend(self.status.concerns());
-        let metrics = self.metrics();
-        if metrics.breaker != BreakerState::Closed {
-            degraded.push(Concern::Breaker(metrics.breaker));
-        }
-        if metrics.parked > 0 {
-            degraded.push(Concern::Parked(metrics.parked));
-        }
-        let given_up = self.recovery.lost.iter().chain(&self.recovery.lost_parked);
-        let lost: u64 = given_up.map(|(first, last)| last.next().since(*first)).sum();
-        if lost > 0 {
-            degraded.push(Concern::LostEntries(lost));
-        }
-        if !failed.is_empty() {
-            failed.extend(degraded);
-            return Health::Failed(failed);
-        }
-        if degraded.is_empty() { Health::Ok } else { Health::Degraded(degraded) }
     }
 }
 

@@ -179,7 +179,6 @@ impl Opening {
             disk: report,
         };
         let window = Window::new(window_start, log.durable());
-        let count = rings.count();
         let shared = Arc::new(Shared::new(
             self.config.clone(),
             rings,
@@ -189,7 +188,9 @@ impl Opening {
             first,
             Status::at(clock.clone()),
         ));
+        shared.tell_opened();
         let mut flush = Flush {
+            state: State::new(shared.rings.count(), &log),
             shared: Arc::clone(&shared),
             disk: AtDisk::new(disk, clock.clone()),
             drainer,
@@ -202,7 +203,6 @@ impl Opening {
             reader,
             window,
             parking: Parking::new(park_log, park_reader, pool, gone),
-            state: State::new(count),
         };
         let need = config.segment_len;
         // `Spill` asks for a slot only when memory fills.

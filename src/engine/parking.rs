@@ -285,7 +285,7 @@ impl Parking {
 
     pub(crate) fn handle_event(&mut self, event: Event, shared: &Shared) {
         match event {
-            Event::Durable { lsn, runs } => {
+            Event::Durable { lsn, runs, .. } => {
                 self.log.recycle_runs(runs);
                 while self.waiting.front().is_some_and(|batch| batch.last.is_some_and(|last| last <= lsn)) {
                     let Some(batch) = self.waiting.pop_front() else {
@@ -322,7 +322,7 @@ impl Parking {
                 Room::Full => Some("park_bytes_max is reached; raise it, or discard parked entries".to_owned()),
                 Room::NoSpace => Some("no space is left for another segment of the park".to_owned()),
             }),
-            Event::Ready(_) | Event::Closed => {}
+            Event::Ready(_) | Event::Committed(_) | Event::Closed => {}
         }
     }
 }

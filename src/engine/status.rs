@@ -42,8 +42,19 @@ impl Status {
 
     /// How long the disk has been silent, when the oldest op that it has was submitted then.
     pub(super) fn silent_for(&self, since: u64) -> Option<Duration> {
-        let silent = self.clock.as_ref()?.now().since(Instant::from_nanos(since));
-        (since > 0 && silent >= DISK_SILENT).then_some(silent)
+        self.since(since).filter(|silent| *silent >= DISK_SILENT)
+    }
+
+    /// How long a moment of the queue's clock is over; `None` for 0, which stands for no moment.
+    pub(super) fn since(&self, moment: u64) -> Option<Duration> {
+        let now = self.clock.as_ref()?.now();
+        (moment > 0).then(|| now.since(Instant::from_nanos(moment)))
+    }
+
+    /// The same for a moment of the wall clock, which may have been set back meanwhile: then no time at all.
+    pub(super) fn since_unix(&self, moment: u64) -> Option<Duration> {
+        let now = self.clock.as_ref()?.unix();
+        (moment > 0).then(|| Duration::from_nanos(now.0.saturating_sub(moment)))
     }
 
     pub(crate) fn failure(&self) -> Option<&Arc<DiskError>> {

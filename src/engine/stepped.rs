@@ -242,7 +242,7 @@ impl<T: Entry> SteppedQueue<T> {
         match self.delivery.turn() {
             Next::Ask(lease, call) => self.sink = SinkState::Out(lease, call),
             Next::Again => {}
-            Next::Rest(until) => self.sink = SinkState::Rests(until),
+            Next::Rest(until) => self.sink = SinkState::Rests(until.map(|at| self.clock.due(at))),
         }
         if self.is_out() { SinkTurn::Out } else { SinkTurn::Turned }
     }

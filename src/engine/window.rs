@@ -173,7 +173,7 @@ mod tests {
         for (first, next) in [(3, 4), (4, 6)] {
             window.keep(frame(&pool, first, next));
         }
-        assert_eq!(firsts(&mut window), [], "they wait");
+        assert_eq!(firsts(&mut window), [0_u64; 0], "they wait");
         window.push(frame(&pool, 1, 3));
         window.caught_up(Lsn::new(2));
         assert!(!window.is_lagging());

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::config::{Config, Origin};
 use crate::lsn::Lsn;
 use crate::schema::Schema;
 use crate::wal::op::DiskError;
@@ -15,22 +16,27 @@ use crate::wal::op::DiskError;
 /// A setting that does not fit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
-    /// The setter's name.
+    /// The setter's name, as in texts: `retry.base`.
     pub field: &'static str,
     /// What was given.
     pub value: String,
     /// What would fit.
     pub range: String,
+    /// Where it was read, if not from code.
+    pub origin: Option<Origin>,
 }
 
 impl ConfigError {
     pub(crate) fn new(field: &'static str, value: impl fmt::Display, range: impl Into<String>) -> Self {
-        Self { field, value: value.to_string(), range: range.into() }
+        Self { field, value: value.to_string(), range: range.into(), origin: None }
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "{origin}: ")?;
+        }
         write!(f, "{} is {}, but must be {}", self.field, self.value, self.range)
     }
 }
@@ -140,6 +146,16 @@ pub enum OpenError {
         /// The refusal.
         error: DiskError,
     },
+}
+
+impl OpenError {
+    /// With the place where the setting was read that does not fit.
+    pub(crate) fn traced(self, config: &Config) -> Self {
+        match self {
+            Self::Config(error) => Self::Config(config.traced(error)),
+            other => other,
+        }
+    }
 }
 
 impl fmt::Display for OpenError {

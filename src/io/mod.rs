@@ -20,6 +20,8 @@ mod wake;
 
 pub use self::cpu::pin_to_cpu;
 pub use self::peek::peek_meta;
+#[cfg(feature = "config")]
+pub(crate) use self::peek::read_text;
 pub use self::wake::block_signals;
 use std::fmt;
 use std::sync::Arc;

@@ -25,3 +25,9 @@ pub fn peek_meta(dir: &Path) -> Option<Meta> {
     }
     Meta::read(&bytes).ok()
 }
+
+/// A file of settings, whole.
+#[cfg(feature = "config")]
+pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
+    std::fs::read_to_string(path)
+}

@@ -13,6 +13,8 @@ pub struct ManualClock {
     nanos: Arc<AtomicU64>,
     /// How far the wall clock was set forward, in wrapping nanoseconds.
     unix_offset: Arc<AtomicU64>,
+    /// One more than what the process reads while the clock stalls; 0: it does not.
+    stalled_at: Arc<AtomicU64>,
 }
 
 /// What the wall clock shows when a manual clock stands at its start: 2026-01-01.
@@ -30,6 +32,29 @@ impl ManualClock {
     pub fn now(&self) -> Instant {
         // ORDERING: Relaxed: the number alone is what is told; nothing else is published with it.
         Instant::from_nanos(self.nanos.load(Ordering::Relaxed))
+    }
+
+    /// What a process reads from it: [`now`](Self::now), unless it stalls. Disks and sleeps go by `now` all the while.
+    #[must_use]
+    pub fn read(&self) -> Instant {
+        // ORDERING: Relaxed, as in `now`.
+        match self.stalled_at.load(Ordering::Relaxed).checked_sub(1) {
+            Some(nanos) => Instant::from_nanos(nanos),
+            None => self.now(),
+        }
+    }
+
+    /// When a sleep ends that is to last until a process would read `at`: it lasts for so long, whatever is read then.
+    #[must_use]
+    pub fn due(&self, at: Instant) -> Instant {
+        self.now() + at.since(self.read())
+    }
+
+    /// Lets a process read the same moment again and again, or what the time really is again.
+    pub fn set_stalled(&self, stalled: bool) {
+        let at = if stalled { self.read().as_nanos().saturating_add(1) } else { 0 };
+        // ORDERING: Relaxed, as in `now`.
+        self.stalled_at.store(at, Ordering::Relaxed);
     }
 
     /// The same moment as wall-clock time.
@@ -74,6 +99,19 @@ mod tests {
         assert_eq!(same.now().as_nanos(), 3_000_000);
         same.advance_to(Instant::from_nanos(1));
         assert_eq!(clock.now().as_nanos(), 3_000_000);
+    }
+
+    #[test]
+    fn a_stalled_clock_is_read_as_it_stands_and_time_goes_on() {
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_nanos(5));
+        for _ in 0..2 {
+            clock.set_stalled(true);
+            clock.advance(Duration::from_nanos(2));
+        }
+        assert_eq!((clock.read().as_nanos(), clock.now().as_nanos()), (5, 9));
+        clock.set_stalled(false);
+        assert_eq!(clock.read(), clock.now());
     }
 
     #[test]

@@ -117,7 +117,11 @@ pub enum Event {
         lsn: Lsn,
         /// Ring positions up to which that is so. Give the vector back with `recycle_runs`.
         runs: Vec<RunEnd>,
+        /// How long that took from the first entry of the frame on, where it is a frame of entries that is durable.
+        took: Option<Duration>,
     },
+    /// A commit has completed, so long after its submission: a durable write, or the syncs of a group.
+    Committed(Duration),
     /// The cursor on disk stands here.
     CursorDurable(Lsn),
     /// Whether there is room has changed.

@@ -67,6 +67,8 @@ pub enum Mutant {
     NoCleanEnd,
     /// A cut by policy leaves the promises that were made for what it cuts off.
     CutKeepsPromise,
+    /// What is in flight counts as written: rings that outlive the process let it go.
+    InFlightIsWritten,
 }
 
 impl Mutant {
@@ -103,6 +105,7 @@ impl Mutant {
         Self::NoRanges,
         Self::NoCleanEnd,
         Self::CutKeepsPromise,
+        Self::InFlightIsWritten,
     ];
 }
 

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// How many buckets there are for commit times.
-pub const COMMIT_TIME_BUCKETS: usize = 24;
-
 /// Counts and times of a log since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogStats {
@@ -30,39 +27,21 @@ pub struct LogStats {
     pub slots_free: u32,
     /// Preparations of slots that failed.
     pub prepare_failures: u64,
-    /// How long the last commit took, from submission to durability.
-    pub commit_last: Duration,
-    /// Moving average of that: an eighth of each new one.
+    /// Moving average of how long a commit takes, from submission to durability: an eighth of each new one. What each
+    /// took is told by [`Event::Committed`](crate::wal::config::Event).
     pub commit_ewma: Duration,
-    /// Commits by time: bucket 0 holds those under 2 µs, each next one doubles, the last holds the rest.
-    pub commit_times: [u64; COMMIT_TIME_BUCKETS],
 }
 
 impl LogStats {
     /// Takes in how long a commit took.
     pub(crate) fn commit_took(&mut self, time: Duration) {
-        self.commit_last = time;
         self.commit_ewma = if self.commit_ewma.is_zero() { time } else { (self.commit_ewma * 7 + time) / 8 };
-        let log2 = (time.as_micros().max(1)).ilog2() as usize;
-        self.commit_times[log2.min(COMMIT_TIME_BUCKETS - 1)] += 1;
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commit_times_fall_into_doubling_buckets() {
-        let mut stats = LogStats::default();
-        for micros in [0, 1, 2, 3, 80, 1 << 40] {
-            stats.commit_took(Duration::from_micros(micros));
-        }
-        assert_eq!(stats.commit_times[0], 2);
-        assert_eq!(stats.commit_times[1], 2);
-        assert_eq!(stats.commit_times[6], 1);
-        assert_eq!(stats.commit_times[COMMIT_TIME_BUCKETS - 1], 1);
-    }
 
     #[test]
     fn the_average_follows_by_an_eighth() {

@@ -114,7 +114,7 @@ impl Rig {
                 Event::Durable { lsn, .. } if process.failed => {
                     return Err(Failure::Broken(format!("told durable up to {lsn} after a failure")));
                 }
-                Event::Durable { lsn, runs } => {
+                Event::Durable { lsn, runs, .. } => {
                     self.model.told_durable(lsn)?;
                     let position = self.model.ring.range(..=lsn.number()).next_back().map_or(0, |(_, end)| *end);
                     if let Some(run) = runs.iter().find(|run| run.end > position) {

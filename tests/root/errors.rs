@@ -102,6 +102,9 @@ fn one_failed_sync_is_final_though_the_next_would_go_well() {
 const PAGE_LEN: u64 = 4096;
 /// What a queue with 8 MiB for frames may grow by while its disk stands still.
 const GROWTH_MAX: u64 = 32 << 20;
+/// What its process may have at all, the program and the rings included. Memory that is registered with io_uring is
+/// there from the start, and does not grow.
+const MEMORY_MAX: u64 = 256 << 20;
 
 /// Pages of memory over time, and of how much was waiting then.
 fn states(journal: &Journal) -> Vec<(u64, u64)> {
@@ -124,6 +127,7 @@ pub fn assert_memory_is_bounded(journal: &Journal) {
         states.iter().map(|s| s.0).max().unwrap()
     );
     assert!(grown < GROWTH_MAX, "memory grew by {grown} bytes: {states:?}");
+    assert!(most * PAGE_LEN < MEMORY_MAX, "{} bytes of memory", most * PAGE_LEN);
 }
 
 /// A device that stops answering for some seconds, then goes on slowly, then well.

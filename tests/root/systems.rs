@@ -65,6 +65,33 @@ fn tmpfs_keeps_what_a_killed_process_was_told_and_says_that_it_is_memory() {
     on_a_real_machine("tmpfs", on_tmpfs);
 }
 
+/// The kernel's plainest file system: it cannot reserve space either.
+fn on_ramfs() -> Result<(), Missing> {
+    need(&["mount", "umount"])?;
+    let (scratch, place) = (scratch(), scratch());
+    let mount = Mount::with(&["-t", "ramfs", "ramfs"], &place.path().join("mnt")).map_err(Missing)?;
+    works_and_says(&mount.at, &scratch.path().join("journal"), false, &["ramfs is memory: nothing here survives"]);
+    Ok(())
+}
+
+#[test]
+fn ramfs_keeps_what_a_killed_process_was_told_and_says_that_it_is_memory() {
+    on_a_real_machine("ramfs", on_ramfs);
+}
+
+/// Without a journal, and without extents.
+fn on_ext2() -> Result<(), Missing> {
+    let scratch = scratch();
+    let disk = Disk::new(scratch.path(), Fs::Ext2, 1 << 30)?;
+    works_and_says(disk.at(), &scratch.path().join("journal"), true, &[]);
+    Ok(())
+}
+
+#[test]
+fn ext2_keeps_everything_as_its_sibling_does() {
+    on_a_real_machine("ext2", on_ext2);
+}
+
 fn on_btrfs() -> Result<(), Missing> {
     let scratch = scratch();
     let disk = Disk::new(scratch.path(), Fs::Btrfs, 2 << 30)?;

@@ -45,6 +45,10 @@ pub(crate) enum Command {
 pub(crate) struct PipeArgs {
     #[command(flatten)]
     pub(crate) queue: QueueArgs,
+    /// A file of settings, .toml or .json, for the options that are not given here: durability, batch_len_max,
+    /// linger, log_bytes_max, segment_len, io, memory_max, entry_len_max, retry.attempts_max, on_corruption, lock_wait.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// The input. A regular file is read from where the last run ended; without it, or with "-",
     /// standard input is read.
     #[arg(long, value_name = "FILE")]
@@ -59,6 +63,11 @@ pub(crate) struct PipeArgs {
     /// How long the end of the input may wait for the sink; without it, as long as it takes.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) drain_within: Option<Duration>,
+    /// Serve /metrics, /health and /stats at this address while it runs, such as 127.0.0.1:9464. With port 0 a free
+    /// one is taken and told.
+    #[cfg(feature = "serve")]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) serve: Option<String>,
     /// No progress, no promise, no summary; errors only.
     #[arg(long, short)]
     pub(crate) quiet: bool,

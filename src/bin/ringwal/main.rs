@@ -20,6 +20,7 @@ mod parked;
 mod pipe;
 mod queue;
 mod salvage;
+mod settings;
 mod sinks;
 mod store;
 mod tail;
@@ -28,14 +29,13 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use args::{Cli, Command, ParkedCommand};
+use args::{Command, ParkedCommand};
 use failure::{Failure, Result};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let cli = match settings::parse(std::env::args_os().collect()) {
+        Ok(Ok(cli)) => cli,
+        Ok(Err(failure)) => return end(Err(failure)),
         Err(error) if error.exit_code() == 0 => {
             let text = output::write_all(error.render().to_string().as_bytes());
             return end(text.map(|()| 0));

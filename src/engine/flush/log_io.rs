@@ -3,6 +3,7 @@
 use crate::config::OnCorruption;
 use crate::engine::Notice;
 use crate::io::Disk;
+use crate::lsn::Lsn;
 use crate::time::Instant;
 use crate::wal::frame::Frame;
 use crate::wal::log::{Event, Room};
@@ -56,11 +57,18 @@ impl Flush {
 
     pub(super) fn take_events(&mut self) -> bool {
         let mut any = false;
+        // What became durable at once: one commit, or several that completed together.
+        let mut group = 0;
         while let Some(event) = self.log.poll_event() {
             any = true;
             match event {
                 Event::Ready(frame) => self.take_ready(frame),
-                Event::Durable { lsn, runs } => {
+                Event::Committed(took) => self.shared.counters.commit_time.record_time(took),
+                Event::Durable { lsn, runs, took } => {
+                    if let Some(took) = took {
+                        self.shared.counters.drain_to_durable.record_time(took);
+                        group += lsn.since(Lsn::new(self.shared.counters.durable_lsn.read()));
+                    }
                     self.shared.counters.durable_lsn.set(lsn.number());
                     for run in &runs {
                         self.shared.rings.durable(run.ring).publish(run.end);
@@ -68,8 +76,13 @@ impl Flush {
                     self.log.recycle_runs(runs);
                 }
                 Event::CursorDurable(lsn) => self.shared.counters.cursor_lsn.set(lsn.number()),
-                Event::Room(room) => self.shared.status.set_log_room(self.room_text(room)),
+                Event::Room(room) => {
+                    let why = self.room_text(room);
+                    self.shared.tell_room(why.as_deref());
+                    self.shared.status.set_log_room(why);
+                }
                 Event::Failed(failure) => {
+                    self.shared.tell_log_failed(&failure);
                     self.shared.status.fail(failure.error);
                     self.shared.close_rings();
                     for ring in 0..self.shared.rings.count() {
@@ -78,6 +91,9 @@ impl Flush {
                 }
                 Event::Closed => {}
             }
+        }
+        if group > 0 {
+            self.shared.counters.commit_len.record(group);
         }
         while let Some(event) = self.parking.log.poll_event() {
             any = true;
@@ -158,6 +174,7 @@ impl Flush {
 
     /// Delivery stands still before what cannot be read; the data is kept.
     pub(super) fn halt_reading(&mut self, why: &str) {
+        self.shared.tell_corrupt(why);
         self.shared.status.corrupt(why);
         self.state.read_halted = true;
         self.shared.done.fail();

@@ -27,6 +27,7 @@ pub(crate) use self::at_disk::AtDisk;
 pub(crate) use self::rest::Rest;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Durability;
 use crate::engine::clock::Clock;
@@ -86,12 +87,32 @@ pub(crate) struct State {
     next_after_failure: Option<Lsn>,
     ending: bool,
     closing_logs: bool,
+    /// When sizes were last published.
+    sized: Instant,
+    /// The newest segment that was told, and how many there were then.
+    #[cfg(feature = "tracing")]
+    seq_told: u64,
+    #[cfg(feature = "tracing")]
+    segments_told: u64,
 }
 
+/// How old sizes may be while there is something to do.
+const SIZES_EVERY: Duration = Duration::from_millis(10);
+
 impl State {
-    pub(crate) fn new(rings: u32) -> Self {
+    pub(crate) fn new(rings: u32, log: &Log) -> Self {
         let start = vec![0; rings as usize];
-        Self { drained: start.clone(), asked: start, ..Self::default() }
+        let state = Self { drained: start.clone(), asked: start, ..Self::default() };
+        // What recovery found is told by opening.
+        #[cfg(feature = "tracing")]
+        let state = Self {
+            seq_told: log.segments().last().map_or(0, |segment| segment.seq),
+            segments_told: log.segments().len() as u64,
+            ..state
+        };
+        #[cfg(not(feature = "tracing"))]
+        let _ = log;
+        state
     }
 }
 
@@ -129,6 +150,7 @@ impl Flush {
             again |= self.close_logs(now);
         }
         self.publish();
+        self.publish_sizes(now, !again && !drained);
         self.settle_rings();
         self.rest(again, drained)
     }
@@ -236,7 +258,7 @@ impl Flush {
             && (self.share.may_hand_over() || frames.is_empty() && self.shared.counters.unfinished.read() == 0)
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (cells, stats) = (&self.shared.counters, self.log.stats());
         cells.next_lsn.set(self.next_lsn().number());
         cells.frames.set(stats.frames);
@@ -248,8 +270,46 @@ impl Flush {
         // Of a log that has failed nobody expects anything.
         let waiting_since = self.disk.waiting_since().filter(|_| self.log.failure().is_none());
         cells.waiting_since.set(waiting_since.map_or(0, |at| at.as_nanos().max(1)));
+        #[cfg(feature = "tracing")]
+        self.tell_segments(u64::from(stats.slots_live));
+        #[cfg(feature = "tracing")]
+        let cells = &self.shared.counters;
         cells.slots_live.set(u64::from(stats.slots_live));
         cells.slots_free.set(u64::from(stats.slots_free));
+    }
+
+    /// Segments that were begun or came free since this was last looked at.
+    #[cfg(feature = "tracing")]
+    fn tell_segments(&mut self, live: u64) {
+        let segments = self.log.segments();
+        let mut begun = 0;
+        for segment in segments.iter().rev().take_while(|segment| segment.seq > self.state.seq_told) {
+            self.shared.tell_segment(segment);
+            begun += 1;
+        }
+        let seq = segments.last().map_or(0, |segment| segment.seq);
+        self.state.seq_told = self.state.seq_told.max(seq);
+        let count = segments.len() as u64;
+        let freed = (self.state.segments_told + begun).saturating_sub(count);
+        if freed > 0 {
+            self.shared.tell_segments_freed(live, freed, self.log.cursor_durable().number());
+        }
+        self.state.segments_told = count;
+    }
+
+    /// What takes a look at every segment and frame: now and then, and when there is nothing else to do.
+    fn publish_sizes(&mut self, now: Instant, is_quiet: bool) {
+        if !is_quiet && now.since(self.state.sized) < SIZES_EVERY {
+            return;
+        }
+        self.state.sized = now;
+        let cells = &self.shared.counters;
+        cells.log_bytes.set(self.log.live_bytes());
+        cells.log_bytes_max.set(self.log.bytes_max());
+        cells.backlog_bytes.set(self.log.backlog_bytes(self.state.acked.max(self.log.cursor_durable())));
+        let (chunks, chunk_len) = (self.pool.chunks(), self.pool.chunk_len() as u64);
+        cells.memory_bytes.set(chunks.saturating_sub(self.pool.free()) as u64 * chunk_len);
+        cells.memory_bytes_max.set(chunks as u64 * chunk_len);
     }
 
     // The end.
@@ -298,6 +358,7 @@ impl Flush {
         // The last completion may have been a failure: it ends the loop, and is still to be told.
         self.take_events();
         self.publish();
+        self.publish_sizes(self.clock.now(), true);
         self.leave_rings();
         // A log that has failed has drained the rings, and counts for itself.
         if !self.drainer.is_drained() && self.log.failure().is_none() {

@@ -336,7 +336,7 @@ fn drive(
                 Event::Room(now) => room = now,
                 Event::Failed(failed) => failure = Some(failed.error),
                 // What is ready is on the disk, and delivery will read it there.
-                Event::Ready(_) | Event::CursorDurable(_) | Event::Closed => {}
+                Event::Ready(_) | Event::Committed(_) | Event::CursorDurable(_) | Event::Closed => {}
             }
         }
         if let Some(error) = failure.or_else(|| log.failure().map(|failure| failure.error.clone())) {

@@ -22,6 +22,7 @@
 //! two reads. Decision: `docs/adr/0001-io-uring-directly.md`.
 
 mod ring;
+mod setup;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -45,7 +46,7 @@ use crate::wal::block::Pool;
 use crate::wal::op::{Completion, Op, Token};
 use ring::{Entered, Ring};
 
-pub(super) use ring::{Refusal, try_setup};
+pub(super) use setup::{Refusal, try_setup};
 
 /// Ops in flight at most; further ones wait in `waiting`.
 const OPS_MAX: u32 = 128;

@@ -1,9 +1,7 @@
-//! The ring itself: its setup, what is registered with it, and the one system call.
+//! The ring itself: what is registered with it, and the one system call. How it is got: `setup`.
 //!
 //! | asked for                              | since    | without it                          |
 //! |----------------------------------------|----------|-------------------------------------|
-//! | timeout in `enter`, no lost completions | 5.11    | refused                             |
-//! | SINGLE_ISSUER, DEFER_TASKRUN           | 6.1      | COOP_TASKRUN (5.19), then none      |
 //! | registered memory                      | 5.1      | plain buffers, and a note           |
 //! | registered files                       | 5.19     | plain descriptors                   |
 //! | the lock among them                    | 5.1      | a note                              |
@@ -21,111 +19,22 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{Builder, IoUring, opcode, squeue};
+use io_uring::{IoUring, opcode, squeue};
 
 use crate::io::files::FILES_MAX;
 use crate::io::lock::in_children;
 use crate::wal::block::Pool;
 
-/// Entries of the SQ: every op in flight, the bells, and room.
-const SQ_LEN: u32 = 256;
-/// Entries of the CQ: never fewer than what can be in flight.
-const CQ_LEN: u32 = 1024;
+use super::setup::{Refusal, setup};
+
 /// Longest piece of memory that can be registered at once.
 const REGION_LEN_MAX: usize = 1 << 30;
 /// Refusals in a row after which a ring counts as broken: about one second.
-const REFUSALS_MAX: u32 = 10_000;
-const REFUSAL_PAUSE: Duration = Duration::from_micros(100);
+pub(super) const REFUSALS_MAX: u32 = 10_000;
+pub(super) const REFUSAL_PAUSE: Duration = Duration::from_micros(100);
 
 /// Detail of errors after the ring has failed.
 pub(super) const BROKEN: &str = "the ring of io_uring failed, nothing is known of this op";
-
-/// The kernel gives no ring.
-#[derive(Clone, Debug)]
-pub(in crate::io) struct Refusal {
-    pub(in crate::io) errno: i32,
-    pub(in crate::io) remedy: String,
-}
-
-/// Tries whether this process may have a ring, and gives it back.
-pub(in crate::io) fn try_setup() -> Result<(), Refusal> {
-    setup().map(drop)
-}
-
-fn setup() -> Result<IoUring, Refusal> {
-    let mut last = libc::ENOSYS;
-    let variants: [fn(&mut Builder) -> &mut Builder; 3] = [
-        |b| b.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag(),
-        |b| b.setup_coop_taskrun().setup_taskrun_flag(),
-        |b| b,
-    ];
-    for (number, variant) in variants.into_iter().enumerate() {
-        let mut builder = IoUring::builder();
-        builder.dontfork().setup_cqsize(CQ_LEN);
-        if number < 2 {
-            builder.setup_submit_all();
-        }
-        match variant(&mut builder).build(SQ_LEN) {
-            Ok(mut ring) if ring.params().is_feature_ext_arg() && ring.params().is_feature_nodrop() => {
-                return match turns(&mut ring) {
-                    Ok(()) => Ok(ring),
-                    Err(errno) => Err(Refusal { errno, remedy: remedy(errno) }),
-                };
-            }
-            Ok(_) => last = libc::ENOSYS,
-            Err(error) => {
-                last = error.raw_os_error().unwrap_or(libc::EIO);
-                // Only an unknown flag is worth another try.
-                if last != libc::EINVAL {
-                    break;
-                }
-            }
-        }
-    }
-    Err(Refusal { errno: last, remedy: remedy(last) })
-}
-
-/// Whether the ring carries something out: to set one up and to enter it are two calls, that a profile may allow
-/// one by one.
-fn turns(ring: &mut IoUring) -> Result<(), i32> {
-    // SAFETY: a `Nop` has no memory.
-    let pushed = unsafe { ring.submission().push(&opcode::Nop::new().build()) };
-    pushed.map_err(|_| libc::ENOSYS)?;
-    let mut refusals = 0;
-    loop {
-        match ring.submit_and_wait(1).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
-            Ok(_) => return ring.completion().next().map(drop).ok_or(libc::ENOSYS),
-            Err(libc::EINTR) => {}
-            Err(libc::EBUSY | libc::EAGAIN) if refusals < REFUSALS_MAX => {
-                refusals += 1;
-                std::thread::sleep(REFUSAL_PAUSE);
-            }
-            Err(errno) => return Err(errno),
-        }
-    }
-}
-
-fn remedy(errno: i32) -> String {
-    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    match errno {
-        libc::EPERM if matches!(disabled.trim(), "1" | "2") => format!(
-            "the setting kernel.io_uring_disabled is {}: `sysctl kernel.io_uring_disabled=0` allows it, or choose threads",
-            disabled.trim()
-        ),
-        libc::EPERM | libc::EACCES => "a seccomp profile or security module forbids it: allow the calls \
-             io_uring_setup, io_uring_enter and io_uring_register (the default profiles of Docker and containerd do \
-             not), or choose threads"
-            .to_owned(),
-        libc::ENOSYS | libc::EINVAL => {
-            "the kernel has no io_uring, or one older than Linux 5.11: use a newer one, or choose threads".to_owned()
-        }
-        libc::ENOMEM => {
-            "the limit of locked memory is too low: raise it with `ulimit -l`, or choose threads".to_owned()
-        }
-        libc::EMFILE | libc::ENFILE => "no descriptor is left: raise the limit with `ulimit -n`".to_owned(),
-        _ => "choose threads".to_owned(),
-    }
-}
 
 /// How a call of `enter` ended.
 pub(super) enum Entered {

@@ -19,6 +19,7 @@ use crate::wal::config::{Commit, Event, Room};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::Mutant;
 use crate::wal::op::{LogId, Op};
+use crate::wal::segment::HEADER_BLOCKS;
 use crate::wal::slots::Want;
 
 use super::{KEEPER, Log, Phase, SLOTS, WRITER};
@@ -36,10 +37,38 @@ impl Log {
         (self.frame_len_max / 4).max(self.desk.block_len as usize)
     }
 
+    /// Bytes of entries above `acked` that it has, on disk and in memory, with headers and padding. The segment in
+    /// which `acked` lies counts by the share of its LSNs.
+    #[must_use]
+    pub fn backlog_bytes(&self, acked: Lsn) -> u64 {
+        let block_len = u64::from(self.desk.block_len);
+        let on_disk = self.desk.segments.iter().rev().take_while(|segment| segment.end > acked).map(|segment| {
+            let bytes = u64::from(segment.end_position.saturating_sub(HEADER_BLOCKS)) * block_len;
+            let entries = segment.end.next().since(segment.base);
+            let left = segment.end.since(acked.max(segment.base.prev()));
+            // By way of 128 bits: a segment of 4 GiB may hold as many entries.
+            u64::try_from(u128::from(bytes) * u128::from(left) / u128::from(entries.max(1))).unwrap_or(bytes)
+        });
+        let open = self.open.as_ref().map_or(0, |open| open.body_len() as u64);
+        on_disk.sum::<u64>() + self.writer.held_bytes() + open
+    }
+
+    /// Bytes of the segment files that hold something.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.slots.live() as u64 * self.desk.segment_len
+    }
+
+    /// Bytes that its segment files may take at most.
+    #[must_use]
+    pub fn bytes_max(&self) -> u64 {
+        u64::from(self.desk.config.slots_max) * self.desk.segment_len
+    }
+
     /// Every LSN up to this one survives the death of the process: the writes up to it have completed.
     #[must_use]
     pub fn written(&self) -> Lsn {
-        self.writer.written()
+        self.writer.written(self.desk.config.mutants)
     }
 
     /// From now on entries are of this schema: they go to a new segment. False: not yet, something is in memory that is

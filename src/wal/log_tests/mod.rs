@@ -192,7 +192,7 @@ impl Bench {
 
     fn durable_events(&self) -> Vec<(u64, u64)> {
         let of = |e: &Event| match e {
-            Event::Durable { lsn, runs } => Some((lsn.number(), runs.first().map_or(0, |r| r.end))),
+            Event::Durable { lsn, runs, .. } => Some((lsn.number(), runs.first().map_or(0, |r| r.end))),
             _ => None,
         };
         self.events.iter().filter_map(of).collect()

@@ -66,7 +66,7 @@ impl Checker {
                     assert_eq!(frame.header.first_lsn.number(), self.ready_next, "seed {seed}: once and in order");
                     self.ready_next = frame.header.next_lsn.number();
                 }
-                Event::Durable { lsn, runs } => {
+                Event::Durable { lsn, runs, .. } => {
                     assert!(lsn.number() > self.durable, "seed {seed}: a watermark rises");
                     self.durable = lsn.number();
                     b.log.recycle_runs(runs);

@@ -100,6 +100,11 @@ impl Links {
             };
             let settled = known.recovered.filter(older).map(|end| end.lsn);
             let child = next.map(|j| segments[j].header.prev_end_lsn);
+            // LSNs rise with sequence numbers: where the successor is missing, what a later segment begins with is
+            // not looked for in this one. Settling gave up no more than that.
+            let later = |s: &&Segment| s.header.seq > header.seq && s.header.base_lsn > header.base_lsn;
+            let later = segments.iter().filter(later).map(|s| s.header.base_lsn.prev()).min();
+            let settled = settled.map(|end| later.filter(|_| next.is_none()).map_or(end, |later| later.min(end)));
             child.into_iter().chain(settled).min()
         });
         Self { limit: limit.collect(), reaches, next }
@@ -279,17 +284,14 @@ impl Walk<'_> {
                 true
             }
             (None, None) => true,
-            (Some(frames), _) => self.blocks(index, frames, &mut span),
+            (Some(frames), _) => self.blocks(segment, frames, limit, &mut span),
         };
         span.end = self.expected.map_or(span.end, Lsn::prev);
         self.out.spans.push(span);
         goes_on
     }
 
-    fn blocks(&mut self, index: usize, frames: &Frames, span: &mut Span) -> bool {
-        let (segment, limit) = (&self.segments[index], self.links.limit[index]);
-        // Without its successor nothing says how far it reached: a hole goes on up to the segment behind (J).
-        let end = limit.filter(|_| self.links.reaches[index]);
+    fn blocks(&mut self, segment: &Segment, frames: &Frames, limit: Option<Lsn>, span: &mut Span) -> bool {
         let mutants = self.known.mutants;
         let mut at = HEADER_BLOCKS;
         loop {
@@ -321,7 +323,7 @@ impl Walk<'_> {
             }
             let from = expected.max(self.floor());
             let first = self.alive_from(from);
-            let until = resume.map(|frame| frame.header.first_lsn.prev()).or(end);
+            let until = resume.map(|frame| frame.header.first_lsn.prev()).or(limit);
             let dead = until.is_some_and(|until| first > until);
             let blind = frames.unreadable.iter().filter(|p| **p >= at && resume.is_none_or(|r| **p < r.position()));
             let blind = u32::try_from(blind.count()).unwrap_or(u32::MAX);

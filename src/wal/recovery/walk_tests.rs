@@ -253,7 +253,7 @@ fn case_l_what_a_recovery_settled_says_nothing_of_how_far_a_segment_reaches_whos
     assert_eq!(to_read(&segments, &settled(102)), [0]);
     assert_eq!(result(&segments, &settled(102)), (9, vec![(5, 9)]));
     segments[0].frames = None;
-    assert_eq!(to_read(&segments, &settled(101)), [], "it is the one that the recovery found the end in");
+    assert_eq!(to_read(&segments, &settled(101)), [0_usize; 0], "it is the one that the recovery found the end in");
     assert_eq!(result(&segments, &settled(101)), (9, vec![]));
 }
 
@@ -269,4 +269,14 @@ fn case_j_a_segment_behind_a_missing_one_is_reached_after_a_recovery_too() {
     let walked = walk(&segments, &settled);
     assert_eq!((walked.end.number(), holes(&walked)), (9, vec![]));
     assert_eq!(walked.spans.len(), 2, "else its slot would be used again");
+}
+
+/// Found by random bytes: the segment between these two was gone and given up, and what the later one holds was looked for
+/// in the earlier one, up to the end that the recovery had settled. Corrupt again at each opening.
+#[test]
+fn case_l_what_a_later_segment_holds_is_not_looked_for_in_one_whose_successor_is_missing() {
+    let segments = [segment(1, 1, 0, 0, &[(1, 2, 0)]), segment(3, 21, 102, 0, &[(21, 2, 0)])];
+    let done = vec![(Lsn::new(3), Lsn::new(21)), (Lsn::new(23), Lsn::new(31))];
+    let recovered = Some(LogEnd { lsn: Lsn::new(30), uid: SegmentUid(103) });
+    assert_eq!(result(&segments, &Known { done, recovered, ..known(0, 30) }), (30, vec![]));
 }

@@ -123,7 +123,7 @@ impl Writer {
             for entry in self.pipeline.iter_mut().filter(|e| e.state == State::Syncing) {
                 entry.state = State::Durable;
             }
-            desk.stats.commit_took(now.since(self.group.issued));
+            desk.commit_took(now.since(self.group.issued));
             self.settle_front(now, desk);
         }
         true

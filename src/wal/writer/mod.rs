@@ -32,6 +32,7 @@ mod place;
 mod start;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::time::{Instant, UnixNanos};
@@ -132,6 +133,13 @@ struct Entry {
     opened: Instant,
     frame: Option<Frame>,
     ready: bool,
+}
+
+impl Desk {
+    fn commit_took(&mut self, took: Duration) {
+        self.stats.commit_took(took);
+        self.events.push_back(Event::Committed(took));
+    }
 }
 
 pub(super) struct Writer {
@@ -238,6 +246,13 @@ impl Writer {
         self.held.len() + self.queue.len() + self.pipeline.iter().filter(|e| e.kind == Kind::Data).count()
     }
 
+    /// Bytes of the frames that are sealed and not durable, as they are on disk.
+    pub(super) fn held_bytes(&self) -> u64 {
+        let waiting = self.queue.iter().chain(&self.held).map(|w| FRAME_HEADER_LEN as u64 + u64::from(w.body_len));
+        let placed = self.pipeline.iter().filter_map(|e| Some(e.frame.as_ref()?.block.len() as u64));
+        waiting.chain(placed).sum()
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.pipeline.is_empty()
     }
@@ -297,14 +312,15 @@ impl Writer {
                 && entry.end > self.settled
             {
                 self.settled = entry.end;
-                desk.events.push_back(Event::Durable { lsn: entry.end, runs: std::mem::take(&mut frame.runs) });
+                let runs = std::mem::take(&mut frame.runs);
+                desk.events.push_back(Event::Durable { lsn: entry.end, runs, took: None });
             }
         }
         for waiting in [&mut self.queue, &mut self.held] {
             while waiting.front().is_some_and(|w| w.ready && w.next.prev() <= acked) {
                 let Some(frame) = waiting.pop_front() else { break };
                 self.settled = frame.next.prev();
-                desk.events.push_back(Event::Durable { lsn: self.settled, runs: frame.runs });
+                desk.events.push_back(Event::Durable { lsn: self.settled, runs: frame.runs, took: None });
             }
         }
     }
@@ -331,10 +347,10 @@ impl Writer {
         }
         entry.state = State::Durable;
         if entry.kind == Kind::Data {
-            desk.stats.commit_took(took);
+            desk.commit_took(took);
             if desk.config.mutants.has(Mutant::AckOutOfOrder) {
                 self.durable = self.durable.max(entry.end);
-                desk.events.push_back(Event::Durable { lsn: self.durable, runs: Vec::new() });
+                desk.events.push_back(Event::Durable { lsn: self.durable, runs: Vec::new(), took: None });
             }
         }
         self.settle_front(now, desk);
@@ -361,7 +377,8 @@ impl Writer {
             }
             if entry.end > self.settled {
                 self.settled = entry.end;
-                desk.events.push_back(Event::Durable { lsn: entry.end, runs });
+                let took = (entry.kind == Kind::Data).then(|| now.since(entry.opened));
+                desk.events.push_back(Event::Durable { lsn: entry.end, runs, took });
             }
         }
         if self.durable > before {

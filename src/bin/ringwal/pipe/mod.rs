@@ -52,6 +52,8 @@ pub(crate) fn run(args: &PipeArgs) -> Result<u8> {
     let queue = crate::queue::open(&args.queue, sink)?;
     check_end(&queue, &start, args)?;
     announce(&queue, &input, &start, args);
+    #[cfg(feature = "serve")]
+    let _server = serve(&queue, args)?;
     let begun = Instant::now();
     let mut run = Run {
         args,
@@ -186,6 +188,18 @@ fn announce(queue: &Queue<Line>, input: &Input, start: &Start, args: &PipeArgs) 
     for (first, last) in &recovery.lost {
         eprintln!("ringwal: entries {first} to {last} were damaged and have been given up, as --on-corruption says");
     }
+}
+
+/// Until it is dropped.
+#[cfg(feature = "serve")]
+fn serve(queue: &Queue<Line>, args: &PipeArgs) -> Result<Option<ringwal::Server>> {
+    let Some(address) = &args.serve else { return Ok(None) };
+    let server = ringwal::serve(address.as_str(), [queue.watch()])
+        .map_err(|error| Failure::usage(format!("--serve {address}: {error}")))?;
+    if !args.quiet {
+        eprintln!("ringwal: serves http://{}/metrics, /health and /stats", server.address());
+    }
+    Ok(Some(server))
 }
 
 /// How long a shutdown may go on delivering: after the end of the input everything that could be has been,

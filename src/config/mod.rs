@@ -1,5 +1,16 @@
 //! A queue's settings: what they may be, how they fit together. Checked once, at open; valid afterwards.
 
+mod field;
+mod keys;
+mod origin;
+mod preset;
+#[cfg(feature = "config")]
+mod settings;
+#[cfg(feature = "config")]
+mod text;
+mod units;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +19,14 @@ use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
 
+use keys::KEYS;
+use units::{show_size, show_time};
+
 pub use crate::wal::recovery::OnCorruption;
+pub use origin::Origin;
+pub use preset::Preset;
+#[cfg(feature = "config")]
+pub use settings::{Refusal, Settings, SettingsError};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -105,8 +123,20 @@ pub enum Rings {
 }
 
 /// A queue's settings. Made by a [`Builder`](crate::Builder), and always valid.
+///
+/// It shows itself as TOML, every setting on a line of its own, which `Settings::from_toml` (feature `config`) reads
+/// back as the same settings.
+///
+/// ```
+/// use ringwal::{Durability, Queue};
+///
+/// let config = Queue::builder("clicks").durability(Durability::Immediate).build()?;
+/// assert!(config.to_string().contains("durability = \"immediate\"\n"));
+/// # Ok::<(), ringwal::ConfigError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
+    pub(crate) preset: Preset,
     pub(crate) dir: PathBuf,
     pub(crate) name: String,
     pub(crate) durability: Durability,
@@ -137,6 +167,8 @@ pub struct Config {
     pub(crate) idle: Idle,
     pub(crate) lock_wait: Duration,
     pub(crate) drop_timeout: Duration,
+    /// Which keys were read from where, and what they were then: code may have set them since.
+    pub(crate) origins: Vec<(&'static str, Origin, Option<String>)>,
 }
 
 impl Config {
@@ -144,6 +176,7 @@ impl Config {
     pub(crate) fn new(dir: &Path) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
+            preset: Preset::Default,
             dir: dir.to_owned(),
             name: "ringwal".to_owned(),
             durability: Durability::Periodic(Duration::from_millis(5)),
@@ -174,6 +207,7 @@ impl Config {
             idle: Idle::Park,
             lock_wait: Duration::from_secs(5),
             drop_timeout: Duration::from_secs(1),
+            origins: Vec::new(),
         }
     }
 
@@ -229,7 +263,7 @@ impl Config {
     /// Length of a chunk of the memory pool.
     pub(crate) fn chunk_len(&self) -> usize {
         // The park log's frames are longer by a record's description; 64 KiB is the largest block.
-        let longest = u64::from(frame_len_for(self.entry_len_max, 65_536)) + 65_536;
+        let longest = u64::from(frame_len_for(self.entry_len_max, BLOCK_LEN_MAX)) + BLOCK_LEN_MAX;
         usize::try_from(longest).unwrap_or(usize::MAX)
     }
 
@@ -239,109 +273,129 @@ impl Config {
 
     /// Short ones: each run that parks anything begins a segment of its own, and one entry keeps it.
     pub(crate) fn park_segment_len(&self) -> u64 {
-        self.segment_len.min((self.park_bytes_max / 64).max(self.chunk_len() as u64 * 2)).next_multiple_of(65_536)
+        self.segment_len
+            .min((self.park_bytes_max / 64).max(self.chunk_len() as u64 * 2))
+            .next_multiple_of(BLOCK_LEN_MAX)
     }
 
     /// Checks every field, and the fields against each other.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if let Durability::Periodic(d) = self.durability {
-            check_duration("durability (period)", d, Duration::from_micros(100), Duration::from_secs(60))?;
-        }
-        if self.durability == Durability::Memory && self.rings_at != Rings::Private {
-            let range =
-                "unset with `Durability::Memory`: there is no log to take over what a dead process leaves in the rings";
-            return Err(ConfigError::new("rings_at", format!("{:?}", self.rings_at), range));
-        }
-        check("batch_len_max", self.batch_len_max as u64, 1, BATCH_LEN_MAX)?;
-        check("batch_bytes_max", self.batch_bytes_max as u64, 1, GIB)?;
-        check_duration("linger", self.linger, Duration::ZERO, Duration::from_secs(3600))?;
-        self.check_delivery()?;
-        check("rings", u64::from(self.rings), 1, 1024)?;
-        check("pinned_rings", u64::from(self.pinned_rings), 0, 1024)?;
-        check("ring_bytes", self.ring_bytes as u64, 4 * KIB, GIB)?;
+        KEYS.iter().try_for_each(|key| key.check(self))?;
+        self.check_words()?;
         if !self.ring_bytes.is_power_of_two() {
-            return Err(ConfigError::new("ring_bytes", self.ring_bytes, "a power of two"));
+            return Err(self.unfit("ring_bytes", "a power of two"));
         }
-        check("entry_len_max", self.entry_len_max as u64, 1, 64 * MIB)?;
         if self.entry_len_max + 8 > self.ring_bytes / 4 {
             let range = format!("at most a quarter of ring_bytes less 8, which is {}", self.ring_bytes / 4 - 8);
-            return Err(ConfigError::new("entry_len_max", self.entry_len_max, range));
+            return Err(self.unfit("entry_len_max", range));
         }
         let memory_min = self.chunk_len() as u64 * u64::from(CHUNKS_MIN);
         if self.memory_max < memory_min {
-            let range = format!("at least {memory_min} for entries of up to {} bytes", self.entry_len_max);
-            return Err(ConfigError::new("memory_max", self.memory_max, range));
+            let len = self.entry_len_max;
+            return Err(self
+                .unfit("memory_max", format!("at least {} for entries of up to {len} bytes", show_size(memory_min))));
         }
-        check("memory_max", self.memory_max, memory_min, 1 << 40)?;
-        let segment_min = self.chunk_len() as u64 + 4 * 65_536;
-        if self.segment_len < segment_min || !self.segment_len.is_multiple_of(65_536) || self.segment_len > 4 * GIB {
+        let segment_min = self.chunk_len() as u64 + SEGMENT_EXTRA;
+        if self.segment_len < segment_min || !self.segment_len.is_multiple_of(BLOCK_LEN_MAX) {
             let range = format!(
-                "a multiple of 65536 from {} (for entries of up to {} bytes) to {}",
-                segment_min.next_multiple_of(65_536),
+                "a multiple of {} from {} (for entries of up to {} bytes) to {}",
+                show_size(BLOCK_LEN_MAX),
+                show_size(segment_min.next_multiple_of(BLOCK_LEN_MAX)),
                 self.entry_len_max,
-                4 * GIB
+                show_size(4 * GIB)
             );
-            return Err(ConfigError::new("segment_len", self.segment_len, range));
+            return Err(self.unfit("segment_len", range));
         }
         if self.log_bytes_max < 3 * self.segment_len {
-            let range = format!("at least three segments, which is {}", 3 * self.segment_len);
-            return Err(ConfigError::new("log_bytes_max", self.log_bytes_max, range));
+            let range = format!("at least three segments, which is {}", show_size(3 * self.segment_len));
+            return Err(self.unfit("log_bytes_max", range));
         }
         if self.park_bytes_max < 2 * self.park_segment_len() {
-            let range = format!("at least {}", 2 * self.park_segment_len());
-            return Err(ConfigError::new("park_bytes_max", self.park_bytes_max, range));
+            return Err(self.unfit("park_bytes_max", format!("at least {}", show_size(2 * self.park_segment_len()))));
         }
-        if let WhenFull::BlockFor(d) = self.when_full {
-            check_duration("when_full (BlockFor)", d, Duration::ZERO, Duration::from_secs(86_400))?;
+        if self.retry.base > self.retry.max {
+            return Err(self.unfit("retry.base", format!("at most retry.max, which is {}", show_time(self.retry.max))));
         }
-        self.check_retry()?;
-        self.check_breaker()?;
-        check_duration("drop_timeout", self.drop_timeout, Duration::ZERO, Duration::from_secs(3600))?;
-        check_duration("lock_wait", self.lock_wait, Duration::ZERO, Duration::from_secs(3600))?;
+        Ok(())
+    }
+
+    /// What a word has with it, and texts.
+    fn check_words(&self) -> Result<(), ConfigError> {
+        const PERIOD_MIN: Duration = Duration::from_micros(100);
+        const PERIOD_MAX: Duration = Duration::from_secs(60);
+        const BLOCK_FOR_MAX: Duration = Duration::from_secs(86_400);
+        if let Durability::Periodic(period) = self.durability
+            && !(PERIOD_MIN..=PERIOD_MAX).contains(&period)
+        {
+            return Err(self.unfit("durability", "periodic with a period of 100us to 1m"));
+        }
+        if let WhenFull::BlockFor(time) = self.when_full
+            && time > BLOCK_FOR_MAX
+        {
+            return Err(self.unfit("when_full", "block_for with a time of 0 to 1d"));
+        }
+        if let Some((min, max)) = self.adaptive
+            && !(1 <= min && min <= max && max as u64 <= BATCH_LEN_MAX)
+        {
+            return Err(self.unfit("adaptive", format!("least..most, from 1 to {BATCH_LEN_MAX}, least first")));
+        }
+        if self.durability == Durability::Memory && self.rings_at != Rings::Private {
+            let range = "private with `Durability::Memory`: there is no log to take over what a dead process leaves in the rings";
+            return Err(self.unfit("rings_at", range));
+        }
         if self.name.is_empty() || self.name.len() > 64 || self.name.contains(['\0', '\n']) {
             return Err(ConfigError::new("name", format!("{:?}", self.name), "1 to 64 bytes without zero or newline"));
         }
         Ok(())
     }
+
+    /// What is set for this key, and what would fit.
+    fn unfit(&self, key: &'static str, range: impl Into<String>) -> ConfigError {
+        let value = keys::find(key).and_then(|key| key.show(self)).unwrap_or_default();
+        ConfigError::new(key, value, range)
+    }
+
+    /// The error with the place where its setting was read, if that is still what is set.
+    pub(crate) fn traced(&self, error: ConfigError) -> ConfigError {
+        let is_it = |(key, _, shown): &&(&str, Origin, Option<String>)| {
+            *key == error.field && keys::find(key).is_some_and(|key| key.show(self) == *shown)
+        };
+        let origin = self.origins.iter().rev().find(is_it).map(|(_, origin, _)| origin.clone());
+        ConfigError { origin, ..error }
+    }
+}
+
+/// One setting, as [`Config::settings`] lists them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Setting {
+    /// Its key in TOML and JSON, with the table before the point.
+    pub key: &'static str,
+    /// What it is: `count`, `size`, `share`, `duration`, `number`, `flag`, `word`, `text` or `path`.
+    pub kind: &'static str,
+    /// What is set, as it would be written; `None` where it belongs to something that is not set up.
+    pub value: Option<String>,
+    /// What may be set.
+    pub range: String,
 }
 
 impl Config {
-    fn check_delivery(&self) -> Result<(), ConfigError> {
-        if let Some((min, max)) = self.adaptive {
-            check("adaptive (min)", min as u64, 1, BATCH_LEN_MAX)?;
-            check("adaptive (max)", max as u64, min as u64, BATCH_LEN_MAX)?;
-        }
-        if let Some(timeout) = self.deliver_timeout {
-            check_duration("deliver_timeout", timeout, Duration::from_millis(1), Duration::from_secs(86_400))?;
-        }
-        check("in_flight_max", self.in_flight_max as u64, 1, 64)
-    }
-
-    fn check_breaker(&self) -> Result<(), ConfigError> {
-        let Some(Breaker { failures, share, open_for, probes }) = self.breaker else {
-            return Ok(());
+    /// Every setting with its effective value, in the order of `docs/configuration.md`.
+    #[must_use]
+    pub fn settings(&self) -> Vec<Setting> {
+        let of = |key: &keys::Key| Setting {
+            key: key.name,
+            kind: key.kind.name(),
+            value: key.show(self),
+            range: key.kind.to_string(),
         };
-        check("breaker.failures", u64::from(failures), 1, 1_000_000)?;
-        check_duration("breaker.open_for", open_for, Duration::from_millis(1), Duration::from_secs(86_400))?;
-        check("breaker.probes", u64::from(probes), 1, 1000)?;
-        if let Some(share) = share {
-            check("breaker.share.percent", u64::from(share.percent), 1, 100)?;
-            check("breaker.share.of", u64::from(share.of), 1, 64)?;
-        }
-        Ok(())
+        KEYS.iter().map(of).collect()
     }
+}
 
-    fn check_retry(&self) -> Result<(), ConfigError> {
-        let Retry { attempts_max, base, factor, max, .. } = self.retry;
-        if attempts_max == Some(0) {
-            return Err(ConfigError::new("retry.attempts_max", 0, "at least 1, or None for no end"));
-        }
-        check_duration("retry.max", max, Duration::from_millis(1), Duration::from_secs(86_400))?;
-        check_duration("retry.base", base, Duration::ZERO, max)?;
-        if !(1.0..=100.0).contains(&factor) {
-            return Err(ConfigError::new("retry.factor", factor, "1.0 to 100.0"));
-        }
-        Ok(())
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        KEYS.iter().try_for_each(|key| key.write_toml(self, f))
     }
 }
 
@@ -350,6 +404,13 @@ const BATCH_LEN_MAX: u64 = 1_000_000;
 
 /// Fewest chunks with which the log can always go on: some in flight, some being read back, one open.
 const CHUNKS_MIN: u32 = 12;
+const BLOCK_LEN_MAX: u64 = 65_536;
+/// What a segment needs besides its longest frame.
+const SEGMENT_EXTRA: u64 = 4 * BLOCK_LEN_MAX;
+/// What the shortest entries need: a frame of one block, and one of the park, which is a block longer.
+const MEMORY_MIN: u64 = CHUNKS_MIN as u64 * 2 * BLOCK_LEN_MAX;
+const SEGMENT_LEN_MIN: u64 = 2 * BLOCK_LEN_MAX + SEGMENT_EXTRA;
+const PARK_BYTES_MIN: u64 = 8 * BLOCK_LEN_MAX;
 const FRAME_LEN_MAX_DEFAULT: u64 = 256 * KIB;
 
 fn frame_len_for(entry_len_max: usize, block_len: u64) -> u32 {
@@ -358,18 +419,4 @@ fn frame_len_for(entry_len_max: usize, block_len: u64) -> u32 {
     // Small entries do not need long frames: 64 of them, and never less than a block.
     let len = one.max((64 * one).min(FRAME_LEN_MAX_DEFAULT)).next_multiple_of(block_len);
     u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-fn check(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), ConfigError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(ConfigError::new(field, value, format!("{min} to {max}")))
-}
-
-fn check_duration(field: &'static str, value: Duration, min: Duration, max: Duration) -> Result<(), ConfigError> {
-    if (min..=max).contains(&value) {
-        return Ok(());
-    }
-    Err(ConfigError::new(field, format!("{value:?}"), format!("{min:?} to {max:?}")))
 }
