@@ -286,7 +286,8 @@ impl Reader {
                     self.wait = Wait::Nothing;
                     return true;
                 }
-                if self.expected <= segment.end {
+                // Above `durable` it may go on here, though the next segment has been opened: the place is kept.
+                if self.expected <= segment.end || self.expected > self.durable {
                     return self.caught_up();
                 }
                 // All of it is read: on in the next one, if there is one with something in it.

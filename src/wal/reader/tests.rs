@@ -9,7 +9,8 @@ use crate::wal::mutant::Mutants;
 use crate::wal::op::{Completion, DiskError, LogId, Op};
 use crate::wal::recovery::fake::{Fake, Store, config, pool, slot};
 use crate::wal::recovery::{Corruption, OnCorruption};
-use crate::wal::segments::SegmentTable;
+use crate::wal::segment::HEADER_BLOCKS;
+use crate::wal::segments::{LiveSegment, SegmentTable};
 
 /// A reader at work.
 struct Rig {
@@ -180,6 +181,22 @@ fn lost_marks_are_stepped_over_and_skips_are_given_out() {
     let mut rig = Rig::new(&store, OnCorruption::Stop);
     rig.reader.seek(Lsn::new(31), None);
     assert_eq!(rig.all(40), (vec![(31, 31), (32, 39), (40, 40)], vec![]));
+}
+
+/// The whole-queue simulation found it: who caught up in a segment lost the place there as soon as the next one had been
+/// opened. What had rotted since it was given out was then reported as lost, and the segment was read from its start each time.
+#[test]
+fn who_has_caught_up_goes_on_where_that_was_although_the_next_segment_has_been_opened() {
+    let store = Store::sample();
+    let mut rig = Rig::new(&store, OnCorruption::Stop);
+    let [first, second] = [101, 102].map(|uid| rig.table.by_uid(SegmentUid(uid)).unwrap().clone());
+    let written = LiveSegment { end: Lsn::new(4), end_position: HEADER_BLOCKS + 4, ..first.clone() };
+    let opened = LiveSegment::opened(second.slot, second.uid, second.seq, second.base, second.schema);
+    rig.table = SegmentTable::new(vec![written, opened], Vec::new());
+    assert_eq!(rig.all(4), (pairs(1..=4), vec![]));
+    rig.disk.bad.insert((slot(0), 2));
+    rig.table.extend_end(first.uid, first.end, first.end_position);
+    assert_eq!(rig.all(10), (pairs(5..=10), vec![]));
 }
 
 #[test]

@@ -276,6 +276,20 @@ fn case_l_what_a_recovery_settled_says_nothing_of_how_far_a_segment_reaches_whos
     assert_eq!(result(&segments, &settled(101)), (9, vec![]));
 }
 
+/// What lies behind a hole that was given up is still there when the store is opened once more.
+#[test]
+fn case_j_a_segment_behind_a_missing_one_is_reached_after_a_recovery_too() {
+    let segments = [segment(1, 1, 0, 0, &[(1, 2, 0)]), segment(3, 8, 102, 7, &[(8, 2, 7)])];
+    let settled = Known {
+        done: vec![(Lsn::new(3), Lsn::new(8))],
+        recovered: Some(LogEnd { lsn: Lsn::new(9), uid: SegmentUid(103) }),
+        ..known(0, 9)
+    };
+    let walked = walk(&segments, &settled);
+    assert_eq!((walked.end.number(), holes(&walked)), (9, vec![]));
+    assert_eq!(walked.spans.len(), 2, "else its slot would be used again");
+}
+
 /// Found by random bytes: the segment between these two was gone and given up, and what the later one holds was looked for
 /// in the earlier one, up to the end that the recovery had settled. Corrupt again at each opening.
 #[test]
