@@ -15,6 +15,7 @@ use ringwal::ring::record::stride_of;
 use ringwal::ring::{Rings, RingsConfig};
 use ringwal::time::{Instant, UnixNanos};
 use ringwal::wal::block::Pool;
+use ringwal::wal::coding::Coding;
 use ringwal::wal::frame::RunEnd;
 use ringwal::wal::log::{Commit, Event, Log, LogConfig};
 use ringwal::wal::meta::Meta;
@@ -31,6 +32,7 @@ const STORE: StoreConfig = StoreConfig {
     block_len: 4096,
     segment_len: 16 << 20,
     frame_len_max: FRAME_LEN,
+    features: 0,
     seed: 1,
     mutants: Mutants::NONE,
 };
@@ -106,6 +108,7 @@ impl Wal {
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),
+            coding: Coding::default(),
             seed: 1,
             mutants: Mutants::NONE,
             lsn_floor: Lsn::ZERO,

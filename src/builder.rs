@@ -1,12 +1,14 @@
 //! The builder: one setter for each setting, with its default, its range and its cost.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
+use crate::config::{Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
+use crate::wal::coding::Cipher;
 
 /// Sets a queue up. Every setter names its default, range, unit and cost; what does not fit is
 /// refused at [`open`](Builder::open), by name.
@@ -229,6 +231,30 @@ impl Builder {
     /// What opening does with a hole in the log. Default: `Stop`.
     pub fn on_corruption(mut self, policy: OnCorruption) -> Self {
         self.config.on_corruption = policy;
+        self
+    }
+
+    /// Whether frames are compressed on disk. Default: not. It costs the flush core the time to compress, once for each
+    /// frame, and delivery of a backlog the time to decompress; entries in memory stay as they are. A frame of one block,
+    /// as single small entries make, is not tried: what gains is what comes in groups. May differ between openings.
+    ///
+    /// `memory_max` must have room for four frames more than without.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.coding.compression = compression;
+        self
+    }
+
+    /// Encrypts frames on disk, with authentication, in the log and in the park. Default: not.
+    ///
+    /// In clear stay: numbers, lengths and times of frames, the cursor, the schema, and rings in shared memory
+    /// ([`rings_in`](Self::rings_in)). What is there already is read with whatever it was written with, so opening needs
+    /// the keys of all that is not yet delivered; a missing or wrong one is
+    /// [`OpenError::KeyMissing`](crate::OpenError::KeyMissing) or [`OpenError::WrongKey`](crate::OpenError::WrongKey). Each
+    /// opening begins a new segment, so another key, or none, may be given each time.
+    ///
+    /// `memory_max` must have room for four frames more than without.
+    pub fn cipher(mut self, cipher: impl Cipher) -> Self {
+        self.config.coding.cipher = Some(Arc::new(cipher));
         self
     }
 

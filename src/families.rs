@@ -130,7 +130,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
         whole("recovered_from_rings_total", Counter, "Those among them that came from the rings of a dead process.", recovered_from_rings),
         whole("recovered_parked_total", Counter, "Parked entries found at open.", recovered_parked),
         whole("pushed_total", Counter, "Entries taken from producers.", pushed),
-        whole("pushed_bytes_total", Counter, "Their bytes, each with a header of 8 and padded to a multiple of 8.", pushed_bytes),
+        whole("pushed_bytes_total", Counter, "Their bytes, as encoded.", pushed_bytes),
         by("rejected_total", "Entries given back to producers; they were never in the queue.", "reason", &[
             ("full", full), ("breaker", by_breaker), ("closed", closed), ("failed", failed), ("too_long", too_long), ("encode", encode),
         ]),

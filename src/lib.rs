@@ -24,6 +24,7 @@
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
+//! | store it short, or secret         | [`Builder::compression`], [`Builder::cipher`], [`Cipher`]  |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
 //!
@@ -94,7 +95,7 @@ pub mod watermark;
 
 pub use builder::Builder;
 pub use config::{
-    Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, Preset, Rings, Setting, WhenFull,
+    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, Preset, Rings, Setting, WhenFull,
 };
 #[cfg(feature = "config")]
 pub use config::{Refusal, Settings, SettingsError};
@@ -128,7 +129,16 @@ pub use sink::{
 };
 pub use watch::{Snapshot, Watch};
 
+#[cfg(feature = "aes-gcm")]
+pub use wal::coding::Aes256Gcm;
+pub use wal::coding::{Cipher, KeyId, SegmentCipher, SegmentIdentity};
+
 /// The README's examples compile and run.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So does the one of the migration guide.
+#[cfg(all(doctest, feature = "serde"))]
+#[doc = include_str!("../docs/MIGRATION.md")]
+struct Migration;

@@ -180,7 +180,7 @@ pub struct Metrics {
     pub recovered_parked: u64,
     /// Entries taken from producers since open (counted when the flush core takes them over).
     pub pushed: u64,
-    /// Their bytes: each as encoded, with a header of 8 and padded to a multiple of 8, as in the log.
+    /// Their bytes, as encoded.
     pub pushed_bytes: u64,
     /// Entries given back, for whatever reason. They were never in the queue.
     pub rejected: u64,

@@ -21,6 +21,7 @@ use harness::random::{act, drain, finish_some, lens, plan};
 use harness::rig::pool;
 use harness::seeds::{Play, Tally, fails, number, run, run_all, seeds};
 use harness::{Failure, Outcome, Rig, look};
+use ringwal::Lsn;
 use ringwal::sim::{Fault, OpKind};
 use ringwal::wal::frame::FrameKind;
 use ringwal::wal::mutant::{Mutant, Mutants};
@@ -107,7 +108,16 @@ fn spoil(rig: &mut Rig) -> bool {
         frames.extend(look::frames(&rig.machine, slot, rig.plan.block_len).into_iter().filter(|f| {
             let (first, next) = (f.header.first_lsn.number(), f.header.next_lsn.number());
             // Not one that a tear has stranded, whose LSNs now lie elsewhere.
-            let current = rig.model.current.get(&first).is_some_and(|entry| entry.id == f.first_id);
+            let current = if f.header.coding.is_plain() {
+                rig.model.current.get(&first).is_some_and(|entry| entry.id == f.first_id)
+            } else {
+                // Whose entries these are cannot be seen. Their segment is the one that counts for them.
+                let segments = rig.process.as_ref().map(|process| process.log.segments());
+                let counts = segments.and_then(|segments| segments.find(Lsn::new(first)));
+                counts.is_some_and(|s| {
+                    s.uid == f.header.seg_uid && f.offset < u64::from(s.end_position) * u64::from(rig.plan.block_len)
+                })
+            };
             f.header.kind == FrameKind::Data && f.body_holds && current && first > acked && next <= durable + 1
         }));
     }
@@ -254,6 +264,39 @@ fn act_on_failing(rig: &mut Rig) -> Outcome<()> {
     }
 }
 
+/// A history in which every opening codes in a way of its own; after each death a copy of the machine is opened too.
+#[cfg(all(feature = "lz4", feature = "aes-gcm"))]
+fn coded_history(rig: &mut Rig, tally: &mut Tally) -> Outcome<()> {
+    for life in 0..rig.prng.within(3..=8) {
+        rig.chapter(life);
+        rig.open()?;
+        for number in 0..rig.prng.within(10..=120) {
+            if rig.turn(life << 16 | number) {
+                act(rig)?;
+            }
+        }
+        rig.chapter(life + 100);
+        let kill = rig.prng.chance(1, 3);
+        rig.die(kill);
+        tally.deaths += 1;
+        // Both write on from here, the copy other entries under the same numbers.
+        let mut copy = rig.fork(rig.plan.seed ^ life << 32 | 1 << 50);
+        copy.model.next_id += 1 << 30;
+        copy.open()?;
+        for _ in 0..8 {
+            copy.append(&[50, 400])?;
+            copy.submit(usize::MAX)?;
+        }
+        copy.die(false);
+    }
+    rig.open()?;
+    drain(rig)?;
+    rig.close()?;
+    tally.entries += rig.witness.encrypted();
+    tally.others += rig.witness.repeated();
+    Ok(())
+}
+
 const CRASHES: Play = Play { name: "crashes", plan, run: |rig, tally| history(rig, false, tally) };
 const ROT: Play = Play { name: "rot", plan, run: |rig, tally| history(rig, true, tally) };
 const FAILURES: Play = Play { name: "failures", plan, run: failing_history };
@@ -280,6 +323,17 @@ fn after_a_failed_write_or_sync_nothing_more_is_told_durable_and_reopening_recov
     println!("{tally:?}");
     let alone = number("RINGWAL_SIM_SEED").is_some();
     assert!(alone || tally.failures > 100, "logs do fail: {tally:?}");
+}
+
+/// Of the histories that draw a nonce again for another frame after a crash or on a copy, none does so with one key.
+#[cfg(all(feature = "lz4", feature = "aes-gcm"))]
+#[test]
+fn no_key_and_nonce_ever_encrypt_two_frames_over_crashes_reused_slots_and_copies() {
+    let plan = |seed| harness::Plan { coded: true, ..plan(seed) };
+    let tally = run_all(&seeds(8), Play { name: "nonces", plan, run: coded_history });
+    println!("{} frames encrypted, {} nonces came again under another key", tally.entries, tally.others);
+    let alone = number("RINGWAL_SIM_SEED").is_some();
+    assert!(alone || tally.others > 100, "nonces alone do come again, or this shows nothing: {tally:?}");
 }
 
 /// A history that fails is shrunk to few actions, and what is left replays.

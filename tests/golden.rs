@@ -294,8 +294,8 @@ fn meta_of_a_later_format_or_with_unknown_features_is_refused_as_newer() {
         }
         for at in [40, 48] {
             let golden = Golden::new("clean");
-            patch_copies(&golden, name, |copy| copy[at] = 4);
-            assert_newer(&golden.refused(), &golden, name, 4);
+            patch_copies(&golden, name, |copy| copy[at] = 0x80);
+            assert_newer(&golden.refused(), &golden, name, 0x80);
         }
     }
 }
@@ -365,5 +365,70 @@ fn a_frame_of_an_unknown_kind_is_stepped_over_or_its_entries_are_missed_exactly(
             assert_eq!((file, offset, first, last), (golden.dir().join(segment), at, wanted, wanted));
         }
         other => panic!("{other}"),
+    }
+}
+
+/// Directories of compressed and of encrypted frames: `lz4`, `encrypted`.
+#[cfg(all(feature = "lz4", feature = "aes-gcm"))]
+mod coded {
+    use ringwal::{Aes256Gcm, Compression, KeyId};
+
+    use super::*;
+
+    const NAMES: [&str; 2] = ["lz4", "encrypted"];
+    const COUNT: u32 = 300;
+
+    fn open(name: &str, dir: &Path) -> Builder {
+        let builder = settings(dir).durability(Durability::Periodic(Duration::from_millis(1)));
+        match name {
+            "lz4" => builder.compression(Compression::lz4()),
+            _ => builder.cipher(Aes256Gcm::new(KeyId::new(7), *b"the key of a golden directory 32")),
+        }
+    }
+
+    fn entry(n: u32) -> Numbered {
+        Numbered { producer: 7, number: n, padding: [b'=', b'-'].repeat(30) }
+    }
+
+    #[test]
+    fn writer() {
+        let Some(to) = std::env::var_os("RINGWAL_GOLDEN_WRITE") else { return };
+        for name in NAMES {
+            let dir = tempfile::tempdir().unwrap();
+            let seen = Arc::new(Seen::default());
+            let verdict = |entry: &Numbered, _| match entry.number {
+                n if n % 10 == 0 => Verdict::Park("divisible by ten".into()),
+                _ => Verdict::Ack,
+            };
+            let queue = open(name, dir.path()).open(Judge { seen, verdict }).unwrap();
+            queue.producer().push_batch((0..20).map(entry)).unwrap();
+            drain(&queue);
+            queue.pause();
+            queue.producer().push_batch((20..COUNT).map(entry)).unwrap();
+            queue.shutdown(LONG).unwrap();
+            let mut text = String::new();
+            packed(dir.path(), "", &mut text);
+            std::fs::write(Path::new(&to).join(format!("{name}.txt")), text).unwrap();
+        }
+    }
+
+    #[test]
+    fn golden_directories_of_coded_frames_open_and_give_exactly_what_was_put_into_them() {
+        for name in NAMES {
+            let golden = Golden::new(name);
+            let coded = |header: &FrameHeader| header.kind == FrameKind::Data && !header.coding.is_plain();
+            let files = golden.segments("").into_iter().map(|file| std::fs::read(golden.dir().join(file)).unwrap());
+            assert!(files.flat_map(|bytes| frames(&bytes)).any(|(_, header)| coded(&header)), "{name}");
+            let sink = Recorder::default();
+            let queue = open(name, &golden.dir()).open(sink.clone()).unwrap();
+            drain(&queue);
+            let parked = queue.parked().list(Lsn::ZERO, 100).unwrap();
+            let parked: Vec<Numbered> = parked.iter().map(|parked| parked.decode().unwrap()).collect();
+            assert_eq!(parked, [entry(0), entry(10)], "{name}");
+            queue.shutdown(LONG).unwrap();
+            let seen: Vec<_> = sink.0.all().into_iter().map(|(lsn, entry, _)| (lsn, entry)).collect();
+            let expected: Vec<_> = (20..COUNT).map(|n| (lsn_of(n), entry(n))).collect();
+            assert_eq!(seen, expected, "{name}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use arbitrary::Arbitrary;
 use ringwal::ring::record::{State, Word, stride_of};
 use ringwal::time::UnixNanos;
 use ringwal::wal::cursor::{CURSOR_ATTEMPTS_MAX, CURSOR_LEN, CURSOR_RANGES_MAX, Cursor, cursor_offset, meta_file_len};
+use ringwal::wal::coding::BodyCoding;
 use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use ringwal::wal::meta::{LogEnd, META_LEN, Meta, meta_offset};
 use ringwal::wal::op::{FileId, LogId};
@@ -119,6 +120,7 @@ impl MetaCopy {
         let meta = Meta {
             generation,
             store: STORE,
+            features: 0,
             block_len: shape.block_len,
             frame_len_max: shape.frame_len_max(),
             segment_len: shape.segment_len(),
@@ -187,6 +189,7 @@ impl Slot {
                     created: UnixNanos(0),
                     log: shape.log,
                     schema: Schema::new("bytes", 1),
+                    key: None,
                 };
                 header.encode(&mut bytes[..head]);
                 write_frames(frames, shape, header.uid, base_lsn, &mut bytes);
@@ -237,6 +240,7 @@ fn write_frames(frames: &[FrameAt], shape: Shape, uid: SegmentUid, base: Lsn, by
             time: UnixNanos(0),
             position: position.wrapping_add_signed(seldom(frame.position_off).into()),
             record_count: records as u32,
+            coding: BodyCoding::PLAIN,
             body_len,
             raw_len: body_len,
             body_crc: crc32c::crc32c(&body).wrapping_add(frame.rot.into()),

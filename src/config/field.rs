@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+#[cfg(any(feature = "lz4", feature = "zstd"))]
+use super::units::{read_size, show_size};
 use super::units::{read_time, show_time};
-use super::{Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
+use super::{Compression, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
 use crate::delivery::retry::Jitter;
 
 /// A value, as its key understands it.
@@ -150,6 +152,14 @@ words! {
 
 /// `TIME` stands for a duration, `PATH` for a path.
 pub(super) const ADAPTIVE: &[&str] = &["none", "LEAST..MOST"];
+#[cfg(not(any(feature = "lz4", feature = "zstd")))]
+pub(super) const COMPRESSION: &[&str] = &["none"];
+#[cfg(all(feature = "lz4", not(feature = "zstd")))]
+pub(super) const COMPRESSION: &[&str] = &["none", "lz4:SIZE"];
+#[cfg(all(feature = "zstd", not(feature = "lz4")))]
+pub(super) const COMPRESSION: &[&str] = &["none", "zstd:LEVEL:SIZE"];
+#[cfg(all(feature = "lz4", feature = "zstd"))]
+pub(super) const COMPRESSION: &[&str] = &["none", "lz4:SIZE", "zstd:LEVEL:SIZE"];
 pub(super) const DURABILITY: &[&str] = &["immediate", "periodic:TIME", "spill", "memory"];
 pub(super) const WHEN_FULL: &[&str] = &["block", "block_for:TIME", "reject", "drop_newest"];
 pub(super) const RINGS_AT: &[&str] = &["private", "shared:PATH"];
@@ -177,6 +187,41 @@ impl Field for Durability {
             Some(_) => None,
         };
         put(self, durability)
+    }
+}
+
+/// Without a level or a size those of `Compression::lz4` and `Compression::zstd`.
+impl Field for Compression {
+    fn get(&self) -> Value {
+        Value::Text(match self {
+            Self::None => "none".to_owned(),
+            #[cfg(feature = "lz4")]
+            Self::Lz4 { min_len } => format!("lz4:{}", show_size(u64::from(*min_len))),
+            #[cfg(feature = "zstd")]
+            Self::Zstd { level, min_len } => format!("zstd:{level}:{}", show_size(u64::from(*min_len))),
+        })
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Text(text) = value else { return false };
+        put(self, read_compression(&text))
+    }
+}
+
+fn read_compression(text: &str) -> Option<Compression> {
+    #[cfg(any(feature = "lz4", feature = "zstd"))]
+    let min_len = |text: &str| read_size(text).and_then(|len| u32::try_from(len).ok());
+    match text.split(':').collect::<Vec<_>>()[..] {
+        ["none"] => Some(Compression::None),
+        #[cfg(feature = "lz4")]
+        ["lz4"] => Some(Compression::lz4()),
+        #[cfg(feature = "lz4")]
+        ["lz4", size] => Some(Compression::Lz4 { min_len: min_len(size)? }),
+        #[cfg(feature = "zstd")]
+        ["zstd"] => Some(Compression::zstd()),
+        #[cfg(feature = "zstd")]
+        ["zstd", level, size] => Some(Compression::Zstd { level: level.parse().ok()?, min_len: min_len(size)? }),
+        _ => None,
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::field::{
-    ADAPTIVE, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT, Value, WHEN_FULL,
+    ADAPTIVE, COMPRESSION, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT, Value, WHEN_FULL,
 };
 use super::units::{show_size, show_time};
 use super::{Config, GIB, KIB, MIB};
@@ -86,6 +86,7 @@ pub(crate) static KEYS: &[Key] = &[
     },
     key!("dir", Path, dir),
     key!("name", Text, name),
+    key!("compression", Words(COMPRESSION), coding.compression),
     key!("durability", Words(DURABILITY), durability),
     key!("batch_len_max", Count(1, super::BATCH_LEN_MAX), batch_len_max),
     key!("batch_bytes_max", Size(1, GIB), batch_bytes_max),

@@ -19,6 +19,8 @@ use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
 
+use crate::wal::coding::Coding;
+pub use crate::wal::coding::Compression;
 use keys::KEYS;
 use units::{show_size, show_time};
 
@@ -162,6 +164,8 @@ pub struct Config {
     pub(crate) on_breaker: OnBreaker,
     pub(crate) park: Park,
     pub(crate) on_corruption: OnCorruption,
+    /// Without a salt: that is drawn at open.
+    pub(crate) coding: Coding,
     pub(crate) io: Io,
     pub(crate) cpu: Option<usize>,
     pub(crate) idle: Idle,
@@ -202,6 +206,7 @@ impl Config {
             on_breaker: OnBreaker::Accept,
             park: Park::Dir,
             on_corruption: OnCorruption::Stop,
+            coding: Coding::default(),
             io: Io::Auto,
             cpu: None,
             idle: Idle::Park,
@@ -235,6 +240,12 @@ impl Config {
         &self.rings_at
     }
 
+    /// How frames are compressed on disk.
+    #[must_use]
+    pub fn compression(&self) -> Compression {
+        self.coding.compression
+    }
+
     /// Longest entry in bytes, as encoded.
     #[must_use]
     pub fn entry_len_max(&self) -> usize {
@@ -257,18 +268,22 @@ impl Config {
 
     /// Longest frame for entries of this length, in whole blocks of `block_len`.
     pub(crate) fn frame_len_max(&self, block_len: u32) -> u32 {
-        frame_len_for(self.entry_len_max, u64::from(block_len))
+        frame_len_for(self.entry_len_max, self.coding.overhead(), u64::from(block_len))
     }
 
     /// Length of a chunk of the memory pool.
     pub(crate) fn chunk_len(&self) -> usize {
         // The park log's frames are longer by a record's description; 64 KiB is the largest block.
-        let longest = u64::from(frame_len_for(self.entry_len_max, BLOCK_LEN_MAX)) + BLOCK_LEN_MAX;
+        let longest = u64::from(frame_len_for(self.entry_len_max, self.coding.overhead(), BLOCK_LEN_MAX)) + BLOCK_LEN_MAX;
         usize::try_from(longest).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn chunks(&self) -> u32 {
-        u32::try_from(self.memory_max / self.chunk_len() as u64).unwrap_or(u32::MAX).max(CHUNKS_MIN)
+        u32::try_from(self.memory_max / self.chunk_len() as u64).unwrap_or(u32::MAX).max(self.chunks_min())
+    }
+
+    fn chunks_min(&self) -> u32 {
+        CHUNKS_MIN + if self.coding.is_plain() { 0 } else { CHUNKS_TO_CODE }
     }
 
     /// Short ones: each run that parks anything begins a segment of its own, and one entry keeps it.
@@ -289,7 +304,7 @@ impl Config {
             let range = format!("at most a quarter of ring_bytes less 8, which is {}", self.ring_bytes / 4 - 8);
             return Err(self.unfit("entry_len_max", range));
         }
-        let memory_min = self.chunk_len() as u64 * u64::from(CHUNKS_MIN);
+        let memory_min = self.chunk_len() as u64 * u64::from(self.chunks_min());
         if self.memory_max < memory_min {
             let len = self.entry_len_max;
             return Err(self
@@ -313,6 +328,7 @@ impl Config {
         if self.park_bytes_max < 2 * self.park_segment_len() {
             return Err(self.unfit("park_bytes_max", format!("at least {}", show_size(2 * self.park_segment_len()))));
         }
+        self.coding.compression.check()?;
         if self.retry.base > self.retry.max {
             return Err(self.unfit("retry.base", format!("at most retry.max, which is {}", show_time(self.retry.max))));
         }
@@ -404,6 +420,8 @@ const BATCH_LEN_MAX: u64 = 1_000_000;
 
 /// Fewest chunks with which the log can always go on: some in flight, some being read back, one open.
 const CHUNKS_MIN: u32 = 12;
+/// Two for coded frames of each log, on their way to the disk.
+const CHUNKS_TO_CODE: u32 = 4;
 const BLOCK_LEN_MAX: u64 = 65_536;
 /// What a segment needs besides its longest frame.
 const SEGMENT_EXTRA: u64 = 4 * BLOCK_LEN_MAX;
@@ -413,9 +431,9 @@ const SEGMENT_LEN_MIN: u64 = 2 * BLOCK_LEN_MAX + SEGMENT_EXTRA;
 const PARK_BYTES_MIN: u64 = 8 * BLOCK_LEN_MAX;
 const FRAME_LEN_MAX_DEFAULT: u64 = 256 * KIB;
 
-fn frame_len_for(entry_len_max: usize, block_len: u64) -> u32 {
+fn frame_len_for(entry_len_max: usize, overhead: usize, block_len: u64) -> u32 {
     let header = crate::wal::frame::FRAME_HEADER_LEN as u64;
-    let one = header + crate::ring::record::stride_of(entry_len_max) as u64;
+    let one = header + crate::ring::record::stride_of(entry_len_max) as u64 + overhead as u64;
     // Small entries do not need long frames: 64 of them, and never less than a block.
     let len = one.max((64 * one).min(FRAME_LEN_MAX_DEFAULT)).next_multiple_of(block_len);
     u32::try_from(len).unwrap_or(u32::MAX)

@@ -39,7 +39,7 @@ const TIMES: &[(&str, u64)] = &[
 const DECIMALS_MAX: usize = 15;
 
 /// `64MiB`, `1.5 GiB`, `4096`: a number of bytes.
-#[cfg(any(feature = "config", test))]
+#[cfg(any(feature = "config", feature = "lz4", feature = "zstd", test))]
 pub(crate) fn read_size(text: &str) -> Option<u64> {
     let (number, unit) = split(text);
     let scale = match unit {

@@ -157,7 +157,7 @@ impl Dispatcher {
         match header.kind {
             FrameKind::Skip => self.handle_skipped(header.first_lsn, header.next_lsn),
             FrameKind::Data => {
-                let end = FRAME_HEADER_LEN + header.body_len as usize;
+                let end = FRAME_HEADER_LEN + header.raw_len as usize;
                 if end > frame.block.len() {
                     return Err(FrameRefused::Count);
                 }

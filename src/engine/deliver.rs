@@ -458,6 +458,7 @@ mod tests {
     use crate::sink::sink_fn;
     use crate::time::UnixNanos;
     use crate::wal::block::Pool;
+    use crate::wal::coding::BodyCoding;
     use crate::wal::cursor::Cursor;
     use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader};
 
@@ -526,6 +527,7 @@ mod tests {
             time: UnixNanos(0),
             position: 0,
             record_count: records,
+            coding: BodyCoding::PLAIN,
             body_len,
             raw_len: body_len,
             body_crc: 0,

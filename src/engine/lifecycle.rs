@@ -75,7 +75,7 @@ fn start<T: Entry>(
     if config.durability == Durability::Memory && committed.is_some() {
         return Err(OpenError::CommittedInMemory);
     }
-    let seed = seed()?;
+    let seed = u64::from_le_bytes(random()?);
     let opening = Opening {
         config: config.clone().for_committed(committed),
         source,
@@ -84,6 +84,7 @@ fn start<T: Entry>(
         committed,
         meta,
         seed,
+        salt: random()?,
         clock: Clock::start(),
         mutants: Mutants::NONE,
     };
@@ -184,13 +185,13 @@ pub(crate) fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Ls
     })
 }
 
-fn seed() -> Result<u64, OpenError> {
-    let mut bytes = [0; 8];
+fn random<const N: usize>() -> Result<[u8; N], OpenError> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| OpenError::Resources {
         what: format!("random numbers ({error})"),
         source: std::io::ErrorKind::Other.into(),
     })?;
-    Ok(u64::from_le_bytes(bytes))
+    Ok(bytes)
 }
 
 fn panicked(what: &'static str) -> DiskError {

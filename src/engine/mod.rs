@@ -22,6 +22,7 @@ mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
+mod judging;
 pub(crate) mod lifecycle;
 mod look;
 pub(crate) mod opening;

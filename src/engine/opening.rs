@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, OnCorruption, Park};
+use crate::config::{Config, Durability, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
 use crate::engine::flush::{AtDisk, Flush, State};
@@ -19,7 +19,7 @@ use crate::engine::rings::{self, OldRings};
 use crate::engine::share::Share;
 use crate::engine::window::Window;
 use crate::engine::{Shared, Status};
-use crate::error::{ConfigError, OpenError};
+use crate::error::OpenError;
 use crate::io::memory::RamDisk;
 use crate::io::{Disk, Opened};
 use crate::lsn::Lsn;
@@ -29,6 +29,7 @@ use crate::recovery::Recovery;
 use crate::ring::record::stride_of;
 use crate::schema::Schema;
 use crate::wal::block::Pool;
+use crate::wal::coding::{Coding, SALT_LEN};
 use crate::wal::cursor::Cursor;
 use crate::wal::frame::FRAME_HEADER_LEN;
 use crate::wal::log::{Commit, Log, LogConfig};
@@ -36,8 +37,7 @@ use crate::wal::meta::Meta;
 use crate::wal::mutant::Mutants;
 use crate::wal::op::{Completion, FileId, LogId, Op, Token};
 use crate::wal::reader::Reader;
-use crate::wal::recovery::{Corruption, Recovered, Repair, Scan, ScanError, Scanned, StoreConfig};
-use crate::wal::segment::FORMAT_MAJOR;
+use crate::wal::recovery::{Recovered, Repair, Scan, Scanned, StoreConfig};
 
 /// Where the bytes go.
 pub(crate) enum Source {
@@ -61,6 +61,8 @@ pub(crate) struct Opening {
     /// META as it lies on disk, if it does: the pool must fit its frames.
     pub(crate) meta: Option<Meta>,
     pub(crate) seed: u64,
+    /// More chance, for the keys of segments: from the kernel, and never the same for two openings.
+    pub(crate) salt: [u8; SALT_LEN],
     pub(crate) clock: Clock,
     /// Rules that a test has switched off.
     pub(crate) mutants: Mutants,
@@ -139,8 +141,8 @@ impl Opening {
         let [lost, lost_parked] =
             [&main, &park].map(|log| log.lost.iter().map(|(first, next)| (*first, next.prev())).collect());
         let is_news = cursor != main.cursor;
-        let reader = Reader::new(LogId::Main, &main.meta, self.mutants);
-        let park_reader = Reader::new(LogId::Park, &park.meta, self.mutants);
+        let reader = self.reader(LogId::Main, &main.meta);
+        let park_reader = self.reader(LogId::Park, &park.meta);
         let mut log = Log::new(main, main_config, pool.clone());
         let mut park_log = Log::new(park, park_config, pool.clone());
         if let Some(gone) = park_news {
@@ -231,10 +233,11 @@ impl Opening {
             block_len,
             segment_len: config.segment_len,
             frame_len_max: config.frame_len_max(block_len),
+            features: self.coding().features(),
             seed: self.seed,
             mutants: self.mutants,
         };
-        let record = stride_of(config.entry_len_max + PARK_OVERHEAD_MAX) + FRAME_HEADER_LEN;
+        let record = stride_of(config.entry_len_max + PARK_OVERHEAD_MAX) + FRAME_HEADER_LEN + config.coding.overhead();
         let park_frame = (record as u64).next_multiple_of(u64::from(block_len));
         let park = StoreConfig {
             log: LogId::Park,
@@ -244,6 +247,18 @@ impl Opening {
             ..main
         };
         (main, park)
+    }
+
+    fn reader(&self, log: LogId, meta: &Meta) -> Reader {
+        Reader::new(log, meta, self.mutants).with_cipher(meta, self.config.coding.cipher.clone())
+    }
+
+    /// What is in memory for good is not coded.
+    fn coding(&self) -> Coding {
+        match self.config.durability {
+            Durability::Memory => Coding::default(),
+            _ => Coding { salt: self.salt, ..self.config.coding.clone() },
+        }
     }
 
     fn log_config(&self, log: LogId, segment_len: u64) -> LogConfig {
@@ -265,6 +280,7 @@ impl Opening {
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),
+            coding: self.coding(),
             seed: self.seed ^ if is_main { 0 } else { 0x9e37_79b9_7f4a_7c15 },
             mutants: self.mutants,
             lsn_floor: if is_main { self.committed.unwrap_or(Lsn::ZERO) } else { Lsn::ZERO },
@@ -298,90 +314,6 @@ impl Opening {
                 });
             }
             drive(disk, repair.poll_op(), |completion| repair.handle_completion(completion));
-        }
-    }
-
-    /// Whether the directory may be opened as it is asked for. Nothing has been changed so far.
-    fn judge(&self, log: LogId, scanned: &Scanned) -> Result<(), OpenError> {
-        let is_park = log == LogId::Park;
-        let unknown = scanned.live.iter().find(|segment| {
-            let is_known = if is_park { segment.schema == PARK_SCHEMA } else { (self.accepts)(&segment.schema) };
-            segment.end > scanned.cursor.acked && !is_known
-        });
-        if let Some(segment) = unknown {
-            return Err(OpenError::Schema { found: Box::new(segment.schema), wanted: Box::new(self.schema) });
-        }
-        match scanned.corruption.first() {
-            Some(corruption) if self.config.on_corruption == OnCorruption::Stop => Err(self.corrupt(log, corruption)),
-            _ => Ok(()),
-        }
-    }
-
-    /// What was fixed when the directory was created must fit what is asked for now. The longest frame is
-    /// not: it grows with `entry_len_max`, as long as a segment holds it.
-    fn check_store(&self, scanned: &Scanned, wanted: StoreConfig, block_len_min: u32) -> Result<(), OpenError> {
-        let Some(meta) = &scanned.meta else {
-            return Ok(());
-        };
-        if meta.block_len < block_len_min {
-            let file = self.path(FileId::Meta(wanted.log));
-            let why = format!(
-                "its blocks have {} bytes, but this disk writes in units of {block_len_min}; copy the directory back to \
-                 a disk like the old one and drain it there",
-                meta.block_len
-            );
-            return Err(OpenError::Unusable { file, why });
-        }
-        let longest = u64::from(wanted.frame_len_max) + 4 * u64::from(meta.block_len);
-        if longest > meta.segment_len {
-            let range = format!("so long that it fits the directory's segments of {} bytes", meta.segment_len);
-            return Err(ConfigError::new("entry_len_max", self.config.entry_len_max, range).into());
-        }
-        let (field, bytes_max) = match wanted.log {
-            LogId::Main => ("log_bytes_max", self.config.log_bytes_max),
-            LogId::Park => ("park_bytes_max", self.config.park_bytes_max),
-        };
-        if bytes_max < 2 * meta.segment_len {
-            let range = format!("at least two of the directory's segments of {} bytes", meta.segment_len);
-            return Err(ConfigError::new(field, bytes_max, range).into());
-        }
-        Ok(())
-    }
-
-    fn corrupt(&self, log: LogId, corruption: &Corruption) -> OpenError {
-        OpenError::Corrupt {
-            file: self.path(FileId::Slot(log, corruption.slot)),
-            offset: corruption.offset,
-            first: corruption.first,
-            last: corruption.last,
-            why: corruption.why.to_owned(),
-        }
-    }
-
-    fn path(&self, file: FileId) -> std::path::PathBuf {
-        self.config.dir.join(file.to_string())
-    }
-
-    fn scan_error(&self, log: LogId, error: ScanError) -> OpenError {
-        let file = match &error {
-            ScanError::Newer { slot: Some(slot), .. }
-            | ScanError::WrongStore { slot }
-            | ScanError::WrongPlace { slot, .. }
-            | ScanError::SameIdentity { slot, .. }
-            | ScanError::Disagrees { slot, .. } => self.path(FileId::Slot(log, *slot)),
-            _ => self.path(FileId::Meta(log)),
-        };
-        match error {
-            ScanError::Newer { major, features, .. } => {
-                OpenError::NewerFormat { file, found: major, known: FORMAT_MAJOR, features }
-            }
-            ScanError::Disk(error) => OpenError::Disk { dir: self.config.dir.clone(), error },
-            ScanError::PoolTooSmall { needed } => OpenError::Config(ConfigError::new(
-                "memory_max",
-                self.config.memory_max,
-                format!("enough for frames of {needed} bytes, which are in the directory"),
-            )),
-            other => OpenError::Unusable { file, why: other.to_string() },
         }
     }
 

@@ -25,7 +25,7 @@ use crate::wal::block::Pool;
 use crate::wal::cursor::CURSOR_RANGES_MAX;
 use crate::wal::frame::RunEnd;
 use crate::wal::log::{Blocked, Event, Log, Room};
-use crate::wal::op::Completion;
+use crate::wal::op::{Completion, DiskError};
 use crate::wal::reader::{ReadEvent, Reader};
 
 /// The park log and who waits for it.
@@ -251,6 +251,11 @@ impl Parking {
                 ReadEvent::Corrupt(corruption) => {
                     let what = format!("park/: {corruption}");
                     self.finish_listing(Err(LogError::Corrupt(what.into())));
+                }
+                ReadEvent::Locked { .. } => {
+                    let detail = "the key of parked entries is not there any more; open again with it";
+                    let error = DiskError { what: "decrypt", file: None, offset: None, errno: 0, detail };
+                    self.finish_listing(Err(LogError::Failed(error.into())));
                 }
                 ReadEvent::Failed(error) => self.finish_listing(Err(LogError::Failed(error.into()))),
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   chunks ├─ small blocks of the logs ─┼─ frames being filled or written ─┼─ delivery's share ─┤
-//!             4 at most                   as long as `may_fill`              pinned │ reads
+//!             4 at most, 8 with coding    as long as `may_fill`              pinned │ reads
 //! ```
 //! A chunk is free again when the last frame in it is let go, so one short frame holds all of it, and chunks
 //! are what counts. What delivery has got cannot be taken from it, however long the sink takes: that is *pinned*.

@@ -33,7 +33,7 @@ use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::producer::Producer;
 use crate::recovery::Recovery;
-use crate::sim::{ManualClock, SimDisk};
+use crate::sim::{ManualClock, Prng, SimDisk};
 use crate::sink::{DynSink, Sink};
 use crate::time::Instant;
 use crate::wal::mutant::Mutants;
@@ -144,8 +144,7 @@ impl<T: Entry> SteppedQueue<T> {
         let mut config = builder.config;
         config.check()?;
         if let Some(SmallStore { segment_len, slots, park_slots }) = settings.store {
-            config.segment_len = segment_len;
-            config.log_bytes_max = segment_len * u64::from(slots);
+            (config.segment_len, config.log_bytes_max) = (segment_len, segment_len * u64::from(slots));
             config.park_bytes_max = segment_len * u64::from(park_slots);
         }
         let sink: Box<dyn DynSink<T>> = Box::new(sink);
@@ -157,6 +156,7 @@ impl<T: Entry> SteppedQueue<T> {
             committed,
             meta: None,
             seed: settings.seed,
+            salt: Prng::new(settings.seed ^ 0x5a17).bytes(),
             clock: Clock::Manual(settings.clock.clone()),
             mutants: settings.mutants,
             config: config.for_committed(committed),

@@ -129,6 +129,7 @@ mod tests {
     use crate::lsn::SegmentUid;
     use crate::time::UnixNanos;
     use crate::wal::block::Pool;
+    use crate::wal::coding::BodyCoding;
     use crate::wal::frame::{FrameHeader, FrameKind};
 
     fn frame(pool: &Pool, first: u64, next: u64) -> Frame {
@@ -142,6 +143,7 @@ mod tests {
             time: UnixNanos(0),
             position: 0,
             record_count: 1,
+            coding: BodyCoding::PLAIN,
             body_len: 8,
             raw_len: 8,
             body_crc: 0,

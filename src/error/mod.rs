@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::config::{Config, Origin};
 use crate::lsn::Lsn;
 use crate::schema::Schema;
+use crate::wal::coding::{KeyId, KeyProblem, features};
 use crate::wal::op::DiskError;
 
 /// A setting that does not fit.
@@ -117,6 +118,22 @@ pub enum OpenError {
         /// Bits of features in it that this version does not know.
         features: u64,
     },
+    /// Entries that are not yet delivered are encrypted, and their key was not given. Nothing is damaged.
+    KeyMissing {
+        /// The first segment whose key is missing.
+        file: PathBuf,
+        /// The key's number.
+        key: KeyId,
+        /// What is given instead.
+        why: KeyProblem,
+    },
+    /// The key that was given under this number is not the one that entries were encrypted with. Nothing is damaged.
+    WrongKey {
+        /// The first segment that it does not open.
+        file: PathBuf,
+        /// The key's number.
+        key: KeyId,
+    },
     /// There is not enough space for the first segment.
     NoSpace {
         /// The directory.
@@ -195,10 +212,21 @@ impl fmt::Display for OpenError {
                 file.display()
             ),
             Self::Rings { why, .. } => f.write_str(why),
+            Self::KeyMissing { file, key, why } => write!(
+                f,
+                "{} is encrypted with key {key}, and {why}; nothing was changed. Give the key to `cipher`",
+                file.display()
+            ),
+            Self::WrongKey { file, key } => write!(
+                f,
+                "{} is encrypted with another key {key} than the one that was given; nothing was changed. Give the right one",
+                file.display()
+            ),
             Self::NewerFormat { file, features, .. } if *features != 0 => write!(
                 f,
-                "{} uses unknown features {features:#x}; use the version of ringwal that wrote it, or a later one",
-                file.display()
+                "{} uses what this build of ringwal does not know: {}; use the version that wrote it, or a later one, with these features",
+                file.display(),
+                features::names(*features)
             ),
             Self::NewerFormat { file, found, known, .. } => write!(
                 f,

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::ring::doorbell::Sleep;
 use crate::ring::held::Held;
 use crate::ring::memory::offset;
-use crate::ring::record::State;
+use crate::ring::record::{RECORD_HEADER_LEN, State};
 use crate::ring::{CLOSED, Ring, Rings};
 use crate::sync::atomic::Ordering;
 
@@ -34,6 +34,8 @@ pub struct Drained {
     pub bytes: usize,
     /// How many records these are.
     pub records: u32,
+    /// Bytes of their payloads: without headers and padding.
+    pub payload: usize,
     /// The ring's position behind them and behind what was skipped. It may have risen with `records == 0`: then
     /// only skipped bytes were passed, and the position belongs to what was taken before, or is durable at once.
     pub end: u64,
@@ -80,7 +82,7 @@ impl Drainer {
         let start = reader.position;
         let stays = reader.is_stuck || self.held.is_some();
         let mut position = start;
-        let (mut bytes, mut records) = (0, 0);
+        let (mut bytes, mut records, mut payload) = (0, 0, 0);
         // Offsets in the ring that have been passed and not yet copied and freed.
         let mut run: Option<Range<usize>> = None;
         // A lap above what is held its records stand again.
@@ -107,6 +109,7 @@ impl Drainer {
                 continue;
             }
             records += 1;
+            payload += word.total_len() - RECORD_HEADER_LEN;
             let taken = run.map_or(at, |run| run.start)..at + stride;
             run = if taken.end == len || taken.len() >= CHUNK_LEN_MAX {
                 bytes += take(ring, Some(taken), &mut out[bytes..], stays);
@@ -123,7 +126,7 @@ impl Drainer {
                 ring.space.publish(position);
             }
         }
-        Drained { bytes, records, end: position }
+        Drained { bytes, records, payload, end: position }
     }
 
     /// Whether a ring has something to take.

@@ -38,6 +38,11 @@ impl Prng {
         Self::new(self.next_u64())
     }
 
+    /// So many random bytes.
+    pub fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next_u64().to_le_bytes()[0])
+    }
+
     /// 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;

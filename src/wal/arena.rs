@@ -49,12 +49,17 @@ impl Arena {
 
     /// `len` zero bytes; `None` while there is no memory.
     pub(super) fn cut(&mut self, len: usize) -> Option<BlockMut> {
+        let mut block = self.cut_unfilled(len)?;
+        block.fill(0);
+        Some(block)
+    }
+
+    /// `len` bytes with whatever is in them; `None` while there is no memory.
+    pub(super) fn cut_unfilled(&mut self, len: usize) -> Option<BlockMut> {
         if !self.has(len) {
             return None;
         }
-        let mut block = self.current.as_mut()?.split_front(len);
-        block.fill(0);
-        Some(block)
+        Some(self.current.as_mut()?.split_front(len))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::lsn::Lsn;
 use crate::schema::Schema;
+use crate::wal::coding::Coding;
 use crate::wal::frame::{Frame, RunEnd};
 use crate::wal::mutant::Mutants;
 use crate::wal::op::{DiskError, LogId};
@@ -28,6 +29,8 @@ pub struct LogConfig {
     pub hedge_len: u32,
     /// How long an acknowledgement may wait for the cursor.
     pub cursor_every: Duration,
+    /// How frames are stored.
+    pub coding: Coding,
     /// Chance, for the identities of segments.
     pub seed: u64,
     /// Rules that are switched off, in tests.

@@ -1,22 +1,26 @@
-//! A frame: a run of entries on disk under one header; the unit of checksum.
+//! A frame: a run of entries on disk under one header; the unit of checksum, compression and encryption.
 //!
 //! ```text
 //!  block border                                          block border
 //!  ├ header, 80 bytes ┬ record ┬ record ┬ … ┬ record ┬ zeros ┤
 //! ```
-//! A record has the layout it had in the ring: `word: u32, meta: u32, payload, padding to 8`.
+//! A record has the layout it had in the ring: `word: u32, meta: u32, payload, padding to 8`. On disk the records may be
+//! compressed and encrypted (`coding/`); in memory, for delivery, they never are.
 //! Bytes of the header: `docs/FORMAT.md`.
 
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::time::UnixNanos;
 use crate::wal::block::Block;
 use crate::wal::codec::{crc, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
+use crate::wal::coding::BodyCoding;
 
 /// Length of a frame's header in bytes.
 pub const FRAME_HEADER_LEN: usize = 80;
 /// The same in units of 8 bytes, as the header says it.
 const HEADER_LEN_UNITS: u8 = 10;
 const _: () = assert!(HEADER_LEN_UNITS as usize * 8 == FRAME_HEADER_LEN);
+/// So much of the header is authenticated with an encrypted body: all but the checksums.
+pub(crate) const AUTHENTICATED_LEN: usize = 72;
 const MAGIC: &[u8; 4] = b"RWFR";
 /// Kinds from here on may be stepped over by readers that do not know them.
 const KIND_SKIPPABLE: u8 = 128;
@@ -80,9 +84,11 @@ pub struct FrameHeader {
     pub position: u32,
     /// Records in the body.
     pub record_count: u32,
+    /// How the body is stored.
+    pub coding: BodyCoding,
     /// Bytes stored after the header, without the zeros to the block's end.
     pub body_len: u32,
-    /// Bytes of the body after decompression; equal to `body_len` in version 1.
+    /// Bytes of the body when it is decoded.
     pub raw_len: u32,
     /// CRC32C of the body as stored.
     pub body_crc: u32,
@@ -109,7 +115,7 @@ impl FrameHeader {
         out[0..4].copy_from_slice(MAGIC);
         out[4] = self.kind.number();
         out[5] = HEADER_LEN_UNITS;
-        put_u16(out, 6, 0);
+        put_u16(out, 6, self.coding.flags());
         put_u64(out, 8, self.seg_uid.0);
         put_u64(out, 16, self.first_lsn.number());
         put_u64(out, 24, self.next_lsn.number());
@@ -154,15 +160,13 @@ impl FrameHeader {
             time: UnixNanos(u64_at(bytes, 48)),
             position: u32_at(bytes, 56),
             record_count: u32_at(bytes, 60),
+            coding: BodyCoding::from_flags(u16_at(bytes, 6)).ok_or(NotAFrame::Field("flags"))?,
             body_len: u32_at(bytes, 64),
             raw_len: u32_at(bytes, 68),
             body_crc: u32_at(bytes, 72),
         };
         if bytes[5] != HEADER_LEN_UNITS {
             return Err(NotAFrame::Field("header_len"));
-        }
-        if u16_at(bytes, 6) != 0 {
-            return Err(NotAFrame::Field("flags"));
         }
         header.check_lsns()?;
         Ok(header)
@@ -178,11 +182,12 @@ impl FrameHeader {
             FrameKind::Unknown(_) => covers == Some(0),
         };
         let lsns = self.first_lsn > Lsn::ZERO && self.durable_lsn < self.first_lsn;
-        let lens = self.body_len == self.raw_len && u64::from(self.body_len) >= records * 8;
-        match (holds && lsns, lens) {
-            (true, true) => Ok(()),
-            (false, _) => Err(NotAFrame::Field("lsn")),
-            (_, false) => Err(NotAFrame::Field("body_len")),
+        let lens = self.coding.admits(self.body_len, self.raw_len) && u64::from(self.raw_len) >= records * 8;
+        match (holds && lsns, lens, self.coding.is_plain() || self.kind == FrameKind::Data) {
+            (true, true, true) => Ok(()),
+            (false, ..) => Err(NotAFrame::Field("lsn")),
+            (_, false, _) => Err(NotAFrame::Field("body_len")),
+            (.., false) => Err(NotAFrame::Field("flags")),
         }
     }
 
@@ -202,9 +207,9 @@ impl FrameHeader {
 /// A frame in memory: what the writer puts on disk, and the same bytes that delivery reads.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Its header.
+    /// Its header, as it is on disk if it is there.
     pub header: FrameHeader,
-    /// Header, body and the zeros up to a whole block.
+    /// The header's place, then the body, decoded. The bytes of the header, and what is behind the body, mean nothing.
     pub block: Block,
     /// The runs of rings that were drained into it. Empty for a frame that was read back.
     pub runs: Vec<RunEnd>,
@@ -213,10 +218,10 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The records, back to back: what stands between the header and the padding.
+    /// The records, back to back.
     #[must_use]
     pub fn body(&self) -> &[u8] {
-        &self.block[FRAME_HEADER_LEN..FRAME_HEADER_LEN + self.header.body_len as usize]
+        &self.block[FRAME_HEADER_LEN..FRAME_HEADER_LEN + self.header.raw_len as usize]
     }
 }
 
@@ -255,6 +260,7 @@ mod tests {
             time: UnixNanos(77),
             position: 5,
             record_count: 3,
+            coding: BodyCoding::PLAIN,
             body_len: 48,
             raw_len: 48,
             body_crc: 1,

@@ -16,10 +16,13 @@
 //! | a frame does not check out                         | was writing it                     | read once more                                              |
 //! | neither the second time                            | reused the slot, or moved the cursor | headers and cursor are read *after* both: counts only if the segment is still there and its entries are not done |
 
+use std::fmt;
 use std::mem;
+use std::sync::Arc;
 
 use super::block::Pool;
-use super::frame::{Frame, FrameKind};
+use super::coding::{Cipher, KeyId, KeyProblem};
+use super::frame::{Frame, FrameHeader, FrameKind};
 use super::op::{Completion, DiskError, FileId, Op, Owner, Token};
 use super::reader::{ReadEvent, Reader};
 use super::recovery::{Corruption, Scan, ScanError, Scanned, SlotState, StoreConfig};
@@ -67,6 +70,15 @@ pub enum InspectEvent {
     Survey(Option<Box<Survey>>),
     /// The next live frame in LSN order; its checksums hold.
     Frame(Frame),
+    /// The next live frame in LSN order, whose checksums hold, but which is encrypted, and the key is not there.
+    Locked {
+        /// The frame's header.
+        header: FrameHeader,
+        /// The key.
+        key: KeyId,
+        /// Why it cannot be used.
+        problem: KeyProblem,
+    },
     /// These entries cannot be read, on looking twice.
     Corrupt(Corruption),
     /// Everything live has been read.
@@ -84,6 +96,8 @@ pub struct Verified {
     pub records: u64,
     /// Their bytes on disk.
     pub bytes: u64,
+    /// Entries in whole frames that were not decrypted, for want of the key.
+    pub locked: u64,
     /// Entries that cannot be read.
     pub lost: u64,
     /// Times that something looked corrupt and had only changed meanwhile.
@@ -91,10 +105,10 @@ pub struct Verified {
 }
 
 /// Reads every live frame of a log and verifies it.
-#[derive(Debug)]
 pub struct Inspect {
     config: StoreConfig,
     pool: Pool,
+    cipher: Option<Arc<dyn Cipher>>,
     from: Option<Lsn>,
     phase: Phase,
     events: Vec<InspectEvent>,
@@ -126,11 +140,18 @@ enum Doubt {
 struct Reading {
     reader: Reader,
     table: SegmentTable,
+    block_len: u32,
     end: Lsn,
     /// Everything below has been given out.
     next: Lsn,
     /// Corruption that has been seen once and is being read again.
     doubted: Option<Corruption>,
+}
+
+impl fmt::Debug for Inspect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inspect").field("config", &self.config).field("phase", &self.phase).finish_non_exhaustive()
+    }
 }
 
 impl Inspect {
@@ -141,12 +162,20 @@ impl Inspect {
         Self {
             config,
             pool,
+            cipher: None,
             from,
             phase: Phase::Survey(scan, None),
             events: Vec::new(),
             verified: Verified::default(),
             failed_scans: 0,
         }
+    }
+
+    /// The same, with the keys to what is encrypted.
+    #[must_use]
+    pub fn with_cipher(mut self, cipher: Option<Arc<dyn Cipher>>) -> Self {
+        self.cipher = cipher;
+        self
     }
 
     /// The next read.
@@ -242,12 +271,14 @@ impl Inspect {
             return;
         };
         let survey = Survey::new(scanned);
-        let mut reader = Reader::new(self.config.log, &meta, self.config.mutants);
+        let reader = Reader::new(self.config.log, &meta, self.config.mutants);
+        let mut reader = reader.with_cipher(&meta, self.cipher.clone());
         let next = self.from.unwrap_or_else(|| survey.scanned.cursor.acked.next());
         reader.seek(next, None);
         let (table, end) = (survey.segments(), survey.scanned.end);
         self.events.push(InspectEvent::Survey(Some(Box::new(survey))));
-        self.phase = Phase::Read(Box::new(Reading { reader, table, end, next, doubted: None }));
+        self.phase =
+            Phase::Read(Box::new(Reading { reader, table, block_len: meta.block_len, end, next, doubted: None }));
     }
 
     fn read(&mut self, event: ReadEvent, mut reading: Box<Reading>) {
@@ -257,10 +288,19 @@ impl Inspect {
                 reading.next = frame.header.next_lsn;
                 self.verified.frames += 1;
                 self.verified.records += u64::from(frame.header.record_count);
-                self.verified.bytes += frame.block.len() as u64;
+                self.verified.bytes += frame.header.stored_len(reading.block_len);
                 if frame.header.kind == FrameKind::Data {
                     self.events.push(InspectEvent::Frame(frame));
                 }
+            }
+            ReadEvent::Locked { header, key, problem, .. } => {
+                reading.doubted = None;
+                reading.next = header.next_lsn;
+                self.verified.frames += 1;
+                self.verified.records += u64::from(header.record_count);
+                self.verified.locked += u64::from(header.record_count);
+                self.verified.bytes += header.stored_len(reading.block_len);
+                self.events.push(InspectEvent::Locked { header, key, problem });
             }
             ReadEvent::CaughtUp => {
                 self.events.push(InspectEvent::End(self.verified));

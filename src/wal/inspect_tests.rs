@@ -46,6 +46,7 @@ fn inspect(disk: &mut Fake, mut queue: impl FnMut(u32, Option<FileId>, &mut Fake
                 said.verified = verified;
                 return said;
             }
+            Some(InspectEvent::Locked { key, problem, .. }) => panic!("key {key}: {problem}"),
             Some(InspectEvent::Failed(error)) => {
                 said.failed = Some(error);
                 return said;

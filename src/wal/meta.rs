@@ -8,6 +8,7 @@
 
 use crate::lsn::{Lsn, SegmentUid};
 use crate::wal::codec::{array_at, crc, len_u32, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at, whole};
+use crate::wal::coding::features;
 use crate::wal::segment::{FORMAT_MAJOR, FORMAT_MINOR, StoreId, block_len_is_valid};
 
 /// Bytes of a META copy that carry something; the rest of its block is zero.
@@ -21,6 +22,8 @@ pub struct Meta {
     pub generation: u64,
     /// Identity of the store.
     pub store: StoreId,
+    /// Features that a reader must know: [`features`].
+    pub features: u64,
     /// The block size: unit of writing, and where frames begin.
     pub block_len: u32,
     /// Longest frame, header and padding included.
@@ -85,7 +88,8 @@ impl Meta {
         put_u32(out, 12, len_u32(META_LEN));
         put_u64(out, 16, self.generation);
         out[24..40].copy_from_slice(&self.store.0);
-        // 40, 48, 56: features that a reader must know, must know to write, may ignore. None in version 1.
+        put_u64(out, 40, self.features);
+        // 48, 56: features that a writer must know, and that may be ignored. None in version 1.
         put_u32(out, 64, self.block_len);
         put_u32(out, 68, self.frame_len_max);
         put_u64(out, 72, self.segment_len);
@@ -100,13 +104,14 @@ impl Meta {
     /// Reads one copy; `None` if it does not check out.
     fn decode(bytes: &[u8], place: u64) -> Option<Result<Self, MetaError>> {
         let bytes = whole(bytes, META_LEN).filter(|bytes| &bytes[..8] == MAGIC)?;
-        let (major, features) = (u16_at(bytes, 8), u64_at(bytes, 40) | u64_at(bytes, 48));
+        let (major, features) = (u16_at(bytes, 8), u64_at(bytes, 40) & !features::KNOWN | u64_at(bytes, 48));
         if major > FORMAT_MAJOR || features != 0 {
             return Some(Err(MetaError::Newer { major, features }));
         }
         let meta = Self {
             generation: u64_at(bytes, 16),
             store: StoreId(array_at(bytes, 24)),
+            features: u64_at(bytes, 40),
             block_len: u32_at(bytes, 64),
             frame_len_max: u32_at(bytes, 68),
             segment_len: u64_at(bytes, 72),
@@ -161,6 +166,7 @@ mod tests {
         Meta {
             generation,
             store: StoreId([3; 16]),
+            features: features::ENCRYPTED,
             block_len: 4096,
             frame_len_max: 1 << 18,
             segment_len: 1 << 20,
@@ -202,9 +208,9 @@ mod tests {
     fn an_unknown_feature_is_refused_by_name() {
         let mut file = vec![0; 8192];
         sample(6).encode(&mut file[..4096]);
-        put_u64(&mut file, 40, 4);
+        put_u64(&mut file, 40, 1 << 40 | features::ENCRYPTED);
         let sum = crc(&file[..META_LEN - 4]);
         put_u32(&mut file, META_LEN - 4, sum);
-        assert_eq!(Meta::read(&file), Err(MetaError::Newer { major: 1, features: 4 }));
+        assert_eq!(Meta::read(&file), Err(MetaError::Newer { major: 1, features: 1 << 40 }));
     }
 }

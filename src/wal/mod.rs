@@ -4,6 +4,7 @@ mod arena;
 pub mod block;
 pub mod builder;
 pub(crate) mod codec;
+pub mod coding;
 pub mod config;
 pub mod cursor;
 pub mod frame;

@@ -10,6 +10,7 @@ use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::schema::Schema;
 use crate::time::UnixNanos;
 use crate::wal::codec::{array_at, crc, len_u32, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at, whole};
+use crate::wal::coding::{CHECK_LEN, KeyId, SALT_LEN, SegmentKey};
 use crate::wal::op::LogId;
 
 /// Length of a segment's header in bytes; each copy has a block of its own.
@@ -21,6 +22,10 @@ pub const FORMAT_MAJOR: u16 = 1;
 /// Counts additions that older readers may ignore.
 pub const FORMAT_MINOR: u16 = 0;
 
+/// Where the salt and the check of its key lie, if it has one.
+const SALT_AT: usize = 204;
+const CHECK_AT: usize = SALT_AT + SALT_LEN;
+const _: () = assert!(CHECK_AT + CHECK_LEN <= SEGMENT_HEADER_LEN - 4);
 const SEGMENT: &[u8; 8] = b"RWALSEG\x01";
 const FREE: &[u8; 8] = b"RWALFREE";
 const VOID: &[u8; 8] = b"RWALVOID";
@@ -60,10 +65,13 @@ pub struct SegmentHeader {
     pub log: LogId,
     /// What the entries in it are.
     pub schema: Schema,
+    /// The key of its frames; `None`: they are not encrypted.
+    pub key: Option<SegmentKey>,
 }
 
 /// What the first blocks of a slot say.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each slot, while a store is looked at")]
 pub enum SlotHeader {
     /// A segment lies here.
     Segment(SegmentHeader),
@@ -111,7 +119,13 @@ impl SegmentHeader {
         put_u32(out, 88, self.block_len);
         put_u32(out, 92, self.slot.0);
         put_u64(out, 96, self.segment_len);
-        // 104: key id, 0 = plain text; 109: cipher, 0 = none; 110: flags. Reserved in version 1.
+        // 110: flags. Reserved in version 1.
+        if let Some(key) = &self.key {
+            put_u32(out, 104, key.id.number());
+            out[109] = key.kind;
+            out[SALT_AT..SALT_AT + SALT_LEN].copy_from_slice(&key.salt);
+            out[CHECK_AT..CHECK_AT + CHECK_LEN].copy_from_slice(&key.check);
+        }
         out[108] = copy;
         put_u64(out, 112, self.created.0);
         put_u32(
@@ -152,6 +166,13 @@ impl SegmentHeader {
         let Some(schema) = Schema::decode(&bytes[124..204]) else {
             return SlotHeader::Invalid;
         };
+        let key = match (KeyId::from_number(u32_at(bytes, 104)), bytes[109]) {
+            (None, 0) => None,
+            (Some(id), kind @ 1..) => {
+                Some(SegmentKey { kind, id, salt: array_at(bytes, SALT_AT), check: array_at(bytes, CHECK_AT) })
+            }
+            _ => return SlotHeader::Invalid,
+        };
         let header = Self {
             store: StoreId(array_at(bytes, 16)),
             uid: SegmentUid(u64_at(bytes, 32)),
@@ -167,6 +188,7 @@ impl SegmentHeader {
             created: UnixNanos(u64_at(bytes, 112)),
             log,
             schema,
+            key,
         };
         let holds = bytes[108] == copy
             && header.uid != SegmentUid::NONE
@@ -238,6 +260,7 @@ mod tests {
             created: UnixNanos(5),
             log: LogId::Park,
             schema: Schema::new("orders", 3),
+            key: Some(SegmentKey { kind: 1, id: KeyId::new(7), salt: [5; SALT_LEN], check: [6; CHECK_LEN] }),
         }
     }
 

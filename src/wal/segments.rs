@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::schema::Schema;
+use crate::wal::coding::SegmentKey;
 use crate::wal::segment::HEADER_BLOCKS;
 
 /// A segment that holds something to deliver.
@@ -35,13 +36,15 @@ pub struct LiveSegment {
     pub end_position: u32,
     /// What its entries are.
     pub schema: Schema,
+    /// The key of its frames; `None`: they are not encrypted.
+    pub key: Option<SegmentKey>,
 }
 
 impl LiveSegment {
     /// A segment that was just opened and holds nothing yet.
     #[must_use]
     pub const fn opened(slot: SlotNo, uid: SegmentUid, seq: u64, base: Lsn, schema: Schema) -> Self {
-        Self { slot, uid, seq, base, end: base.prev(), end_position: HEADER_BLOCKS, schema }
+        Self { slot, uid, seq, base, end: base.prev(), end_position: HEADER_BLOCKS, schema, key: None }
     }
 
     /// Whether it holds no LSN.

@@ -9,6 +9,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of the harness")]
 
 pub mod act;
+pub mod coding;
 pub mod look;
 pub mod model;
 pub mod port;

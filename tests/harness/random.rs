@@ -24,6 +24,7 @@ pub fn plan(seed: u64) -> Plan {
         inflight_max: *prng.pick(&[1, 2, 4]),
         hedge_len: *prng.pick(&[1, 1024, 65_536]),
         commit,
+        coded: seed.is_multiple_of(3),
         ..Plan::default()
     }
 }

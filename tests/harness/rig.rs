@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ringwal::sim::{DiskKind, ManualClock, Prng, SectorFate, SimDisk, SimSettings, mix};
 use ringwal::wal::block::Pool;
+use ringwal::wal::coding::Coding;
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::log::{Commit, Log, LogConfig};
 use ringwal::wal::mutant::Mutants;
@@ -14,6 +15,7 @@ use ringwal::wal::reader::{ReadEvent, Reader};
 use ringwal::wal::recovery::{Corruption, OnCorruption, Recovered, Repair, Scan, ScanError, Scanned, StoreConfig};
 use ringwal::{Lsn, Schema};
 
+use super::coding::{self, Witness};
 use super::model::{Entry, Model};
 use super::port::Port;
 
@@ -38,6 +40,8 @@ pub struct Plan {
     pub log: LogId,
     /// Shortest and longest time of an op.
     pub latency: (Duration, Duration),
+    /// Whether each opening compresses and encrypts in a way of its own.
+    pub coded: bool,
 }
 
 impl Default for Plan {
@@ -57,6 +61,7 @@ impl Default for Plan {
             garbage: true,
             log: LogId::Main,
             latency: (Duration::ZERO, Duration::ZERO),
+            coded: false,
         }
     }
 }
@@ -132,6 +137,10 @@ pub struct Rig {
     pub probe: Option<Probe>,
     /// What the probes have counted.
     pub probed: u64,
+    /// How this opening codes what it writes.
+    pub coding: Coding,
+    /// What was encrypted, also on copies of the machine.
+    pub witness: Witness,
 }
 
 /// Bytes of a pool's chunk, enough for what recovery reads at once.
@@ -202,6 +211,8 @@ impl Rig {
             faulty: false,
             probe: None,
             probed: 0,
+            coding: Coding::default(),
+            witness: Witness::default(),
             plan,
         }
     }
@@ -211,6 +222,7 @@ impl Rig {
         let mut fork = Self::new(Plan { seed, ..self.plan.clone() }, self.pool.clone());
         fork.machine = self.machine.copy(seed);
         fork.model = self.model.clone();
+        fork.witness = self.witness.clone();
         fork
     }
 
@@ -224,6 +236,7 @@ impl Rig {
             block_len: self.plan.block_len,
             segment_len: u64::from(self.plan.segment_blocks * self.plan.block_len),
             frame_len_max: self.plan.frame_blocks_max * self.plan.block_len,
+            features: self.coding.features(),
             seed: self.plan.seed ^ self.machine.op_count(),
             mutants: self.plan.mutants,
         }
@@ -315,6 +328,9 @@ impl Rig {
             Some(port) => port.beside(self.plan.log),
             None => Port::new(self.machine.connect().expect("no other process runs on the machine"), self.plan.log),
         };
+        if self.plan.coded {
+            self.coding = coding::coding(mix(self.plan.seed ^ self.machine.op_count() << 24), &self.witness);
+        }
         let mut scan = Scan::new(self.config(), self.pool.clone());
         let scanned = self.drive(&port, &mut scan)?.map_err(Failure::Refused)?;
         self.note(format!(
@@ -356,7 +372,8 @@ impl Rig {
         if repaired {
             self.model.check_recovery_end(&cursor, end, next)?;
         }
-        let reader = Reader::new(self.plan.log, &recovered.meta, self.plan.mutants);
+        let keys = coding::keys(&self.witness).filter(|_| self.plan.coded);
+        let reader = Reader::new(self.plan.log, &recovered.meta, self.plan.mutants).with_cipher(&recovered.meta, keys);
         let config = LogConfig {
             log: self.plan.log,
             schema: Schema::new("sim", 1),
@@ -366,6 +383,7 @@ impl Rig {
             inflight_max: self.plan.inflight_max,
             hedge_len: self.plan.hedge_len,
             cursor_every: Duration::from_millis(5),
+            coding: self.coding.clone(),
             seed: self.plan.seed ^ self.machine.op_count() << 20,
             mutants: self.plan.mutants,
             lsn_floor: Lsn::ZERO,
@@ -428,6 +446,9 @@ impl Rig {
                     ReadEvent::Corrupt(corruption) => {
                         process.reader.skip(&corruption);
                         self.model.give_up(corruption.first.number(), corruption.last.number())?;
+                    }
+                    ReadEvent::Locked { key, problem, .. } => {
+                        return Err(Failure::Broken(format!("reader: key {key}: {problem}")));
                     }
                     ReadEvent::Failed(error) if self.faulty => return Err(Failure::Unread(error)),
                     ReadEvent::Failed(error) => return Err(Failure::Broken(format!("reader: {error}"))),

@@ -293,13 +293,12 @@ impl World {
     fn builder(&self) -> ringwal::Builder {
         let setup = &self.setup;
         let memory_min = 12 * (131_072 + if setup.entry_len_max > 500 { 65_536 } else { 0 });
-        Queue::builder(Path::new("/simulated"))
+        self.coded(Queue::builder(Path::new("/simulated")), memory_min + setup.chunks_more * 131_072)
             .durability(setup.durability)
             .rings(setup.rings)
             .pinned_rings(PINNED)
             .ring_bytes(setup.ring_bytes)
             .entry_len_max(setup.entry_len_max)
-            .memory_max(memory_min + setup.chunks_more * 131_072)
             .segment_len(1 << 20)
             .log_bytes_max(3 << 20)
             .batch_len_max(setup.batch_len_max)
@@ -307,6 +306,29 @@ impl World {
             .linger(setup.linger)
             .retry(Retry { attempts_max: setup.attempts_max, base: setup.retry_base, ..Retry::default() })
             .on_corruption(self.policy)
+    }
+
+    /// In one of four worlds each opening compresses and encrypts in a way of its own. Coding needs four chunks more.
+    #[cfg(all(feature = "lz4", feature = "aes-gcm"))]
+    fn coded(&self, builder: ringwal::Builder, memory: u64) -> ringwal::Builder {
+        use ringwal::{Aes256Gcm, Compression, KeyId};
+
+        if !mix(self.setup.seed ^ 0xc0de).is_multiple_of(4) {
+            return builder.memory_max(memory);
+        }
+        // What was encrypted before must always be readable.
+        let way = mix(self.setup.seed ^ self.openings << 8) % 4;
+        let (id, key) = if way < 2 { (1, [1; 32]) } else { (2, [2; 32]) };
+        let keys = Aes256Gcm::new(KeyId::new(3 - id), [3 - id as u8; 32]);
+        keys.rotate(KeyId::new(id), key).expect("another number");
+        let builder = builder.cipher(keys).memory_max(memory + 4 * 196_608);
+        if way.is_multiple_of(2) { builder.compression(Compression::Lz4 { min_len: 0 }) } else { builder }
+    }
+
+    #[cfg(not(all(feature = "lz4", feature = "aes-gcm")))]
+    #[expect(clippy::unused_self, reason = "nothing is coded")]
+    fn coded(&self, builder: ringwal::Builder, memory: u64) -> ringwal::Builder {
+        builder.memory_max(memory)
     }
 
     fn open(&mut self, fuse: Option<(u64, Death)>, fault: Option<(OpKind, i32, u64)>) -> Check {

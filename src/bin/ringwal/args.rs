@@ -14,6 +14,10 @@ use crate::units::{parse_duration, parse_size};
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Keys to what is encrypted: one in a line, as NUMBER:KEY with 64 hexadecimal digits. What is written anew is
+    /// encrypted with the last one; what `salvage` saves is not.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed, or damage was found; 2 wrong arguments, or not a queue that can be read; \
@@ -100,6 +104,9 @@ pub(crate) struct QueueArgs {
     /// Length of a segment file: a multiple of 64 KiB up to 4 GiB. Fixed when the directory is created.
     #[arg(long, value_name = "BYTES", default_value = "64MiB", value_parser = parse_size)]
     pub(crate) segment_len: u64,
+    /// How what is written is compressed.
+    #[arg(long, value_enum, default_value_t = CompressArg::None)]
+    pub(crate) compress: CompressArg,
     /// The I/O driver.
     #[arg(long, value_enum, default_value_t = IoArg::Auto)]
     pub(crate) io: IoArg,
@@ -137,6 +144,7 @@ impl QueueArgs {
             linger: Duration::from_millis(5),
             log_bytes_max: 1 << 30,
             segment_len: 64 << 20,
+            compress: CompressArg::None,
             io: IoArg::Auto,
             memory_max: 64 << 20,
             entry_len_max: 255 << 10,
@@ -156,6 +164,16 @@ pub(crate) enum IoArg {
     Uring,
     /// Worker threads.
     Threads,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CompressArg {
+    /// Not.
+    None,
+    /// With LZ4: fast.
+    Lz4,
+    /// With zstd, level 3: shorter.
+    Zstd,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

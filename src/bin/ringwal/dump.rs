@@ -27,7 +27,7 @@ pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
     let acked = survey.scanned.cursor.acked;
     let first = args.first.map_or_else(|| if args.all { Lsn::FIRST } else { acked.next() }, Lsn::new);
     let last = Lsn::new(args.last.unwrap_or(u64::MAX));
-    let (form, mut out, mut damaged) = (args.form.chosen(), Out::new(), false);
+    let (form, mut out, mut damaged, mut locked) = (args.form.chosen(), Out::new(), false, None);
     if first <= acked {
         // Delivered already: there as long as its segment is not used again, and nothing is promised.
         store.read_all(&survey, first, last.min(acked), &mut |frame, lsn, bytes| {
@@ -42,6 +42,11 @@ pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
                 eprintln!("ringwal: {corruption}; they are left out");
                 damaged = true;
             }
+            Found::Locked(header, key, problem) => {
+                let what = format!("entries {} to {} are left out: they are", header.first_lsn, header.next_lsn.prev());
+                locked = Some(Failure::usage(crate::keys::locked(&what, key, problem)));
+                return Ok(header.next_lsn <= last);
+            }
             Found::Frame(frame) => {
                 for (lsn, bytes) in records(frame) {
                     if lsn >= first && lsn <= last && (everything || !is_done(&survey, lsn)) {
@@ -54,6 +59,9 @@ pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
         Ok(true)
     })?;
     out.flush()?;
+    if let Some(failure) = locked {
+        return Err(failure);
+    }
     Ok(if damaged { DAMAGED } else { 0 })
 }
 

@@ -1,5 +1,6 @@
 //! `ringwal inspect`: what is in a queue's directory.
 
+use ringwal::wal::coding::features;
 use ringwal::wal::inspect::Survey;
 use ringwal::wal::op::LogId;
 use ringwal::wal::recovery::{SlotReport, SlotState};
@@ -19,7 +20,8 @@ pub(crate) fn run(args: &DirArgs) -> Result<u8> {
             args.dir.display()
         )));
     };
-    let parked = store.parked()?.len() as u64;
+    let (parked, locked) = store.parked()?;
+    let parked = parked.len() as u64 + locked.map_or(0, |locked| locked.entries);
     let rings = rings(&args.dir);
     if args.json {
         let mut all = as_json(&survey, parked);
@@ -72,12 +74,18 @@ fn segment_json(survey: &Survey, slot: &SlotReport) -> Value {
     row["uid"] = json!(format!("{:016x}", header.uid.0));
     row["base_lsn"] = json!(header.base_lsn.number());
     row["schema"] = json!(header.schema.to_string());
+    row["key"] = json!(header.key.map(|key| key.id.number()));
     if let Some(live) = survey.scanned.live.iter().find(|live| live.uid == header.uid) {
         let used = u64::from(live.end_position) * u64::from(header.block_len);
         row["end_lsn"] = json!(live.end.number());
         row["fill"] = json!(ratio(used.min(header.segment_len), header.segment_len));
     }
     row
+}
+
+/// The keys of live segments.
+fn segment_keys(survey: &Survey) -> impl Iterator<Item = u32> {
+    survey.scanned.live.iter().filter_map(|live| live.key.map(|key| key.id.number()))
 }
 
 fn as_json(survey: &Survey, parked: u64) -> Value {
@@ -91,6 +99,7 @@ fn as_json(survey: &Survey, parked: u64) -> Value {
             "segment_len": meta.segment_len,
             "epoch": meta.epoch,
             "generation": meta.generation,
+            "features": meta.features,
             "reserved_lsn": meta.reserved_lsn.number(),
         })
     });
@@ -128,6 +137,16 @@ fn as_text(dir: &str, survey: &Survey, parked: u64) -> String {
             bytes_text(meta.segment_len),
             grouped(meta.epoch)
         );
+        if meta.features != 0 {
+            out += &format!("coding     {}", features::names(meta.features));
+            let mut keys: Vec<u32> = segment_keys(survey).collect();
+            keys.sort_unstable();
+            keys.dedup();
+            if !keys.is_empty() {
+                out += &format!("; keys in use: {}", keys.iter().map(u32::to_string).collect::<Vec<_>>().join(", "));
+            }
+            out += "\n";
+        }
     }
     let first = scanned.live.first().map_or(scanned.end.next(), |live| live.base);
     out += &format!("entries    LSN {first} to {}, the next one is {}\n", scanned.end, scanned.next_lsn);

@@ -14,6 +14,7 @@ mod bench;
 mod dump;
 mod failure;
 mod inspect;
+mod keys;
 mod line;
 mod output;
 mod parked;
@@ -42,7 +43,7 @@ fn main() -> ExitCode {
         }
         Err(error) => return end(Err(Failure::usage(args::one_line(&error)))),
     };
-    end(run(&cli.command))
+    end(cli.key_file.as_deref().map_or(Ok(()), keys::load).and_then(|()| run(&cli.command)))
 }
 
 fn run(command: &Command) -> Result<u8> {

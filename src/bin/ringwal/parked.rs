@@ -14,7 +14,7 @@ use crate::output::Out;
 use crate::pipe::begin_without_input;
 use crate::pipe::signals::Stop;
 use crate::sinks::Target;
-use crate::store::{Access, Store};
+use crate::store::{Access, Locked, Store};
 use crate::units::grouped;
 
 pub(crate) fn list(args: &ParkedListArgs) -> Result<u8> {
@@ -23,7 +23,8 @@ pub(crate) fn list(args: &ParkedListArgs) -> Result<u8> {
 
 pub(crate) fn write_list(store: &mut Store, form: Form) -> Result<u8> {
     let mut out = Out::new();
-    for entry in store.parked()? {
+    let (entries, locked) = store.parked()?;
+    for entry in entries {
         let mut facts = json!({
             "lsn": entry.lsn.number(),
             "attempts": entry.attempts,
@@ -38,7 +39,13 @@ pub(crate) fn write_list(store: &mut Store, form: Form) -> Result<u8> {
         out.entry(form, bytes, facts)?;
     }
     out.flush()?;
-    Ok(0)
+    match locked {
+        None => Ok(0),
+        Some(Locked { entries, key, problem }) => {
+            let what = format!("{} parked entries are not shown: they are", grouped(entries));
+            Err(Failure::usage(crate::keys::locked(&what, key, problem)))
+        }
+    }
 }
 
 fn millis(time: SystemTime) -> u64 {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringwal::{ConfigError, Durability, Io, OnCorruption, OpenError, Queue, Retry, WhenFull};
+use ringwal::{Compression, ConfigError, Durability, Io, OnCorruption, OpenError, Queue, Retry, WhenFull};
 
-use crate::args::{CorruptionArg, IoArg, QueueArgs};
+use crate::args::{CompressArg, CorruptionArg, IoArg, QueueArgs};
 use crate::failure::{Failure, Result};
 use crate::line::{HEAD_LEN, Line};
 use crate::sinks::LineSink;
@@ -21,6 +21,16 @@ impl From<IoArg> for Io {
             IoArg::Auto => Self::Auto,
             IoArg::Uring => Self::Uring,
             IoArg::Threads => Self::Threads,
+        }
+    }
+}
+
+impl From<CompressArg> for Compression {
+    fn from(compress: CompressArg) -> Self {
+        match compress {
+            CompressArg::None => Self::None,
+            CompressArg::Lz4 => Self::lz4(),
+            CompressArg::Zstd => Self::zstd(),
         }
     }
 }
@@ -66,7 +76,12 @@ pub(crate) fn open(args: &QueueArgs, sink: Arc<LineSink>) -> Result<Queue<Line>>
         .retry(Retry { attempts_max, ..Retry::default() })
         .when_full(WhenFull::BlockFor(PUSH_WAIT))
         .on_corruption(args.on_corruption.into())
+        .compression(args.compress.into())
         .io(args.io.into());
+    let builder = match crate::keys::aes() {
+        Some(keys) => builder.cipher(keys),
+        None => builder,
+    };
     builder.open(sink).map_err(|error| refused(&error))
 }
 
@@ -75,6 +90,9 @@ fn refused(error: &OpenError) -> Failure {
         OpenError::Config(error) => Failure::usage(option_of(error)),
         OpenError::CommittedInMemory => {
             Failure::usage("--durability memory does not go with this sink; use another durability")
+        }
+        OpenError::KeyMissing { .. } | OpenError::WrongKey { .. } => {
+            Failure::usage(error.to_string().replace("to `cipher`", "with --key-file"))
         }
         OpenError::NotADirectory { .. } | OpenError::Schema { .. } | OpenError::NewerFormat { .. } => {
             Failure::usage(error.to_string())

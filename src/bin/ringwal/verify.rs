@@ -29,7 +29,7 @@ pub(crate) fn run(args: &DirArgs) -> Result<u8> {
     });
     let damaged = !damage.is_empty();
     if args.json {
-        let log = |verified: &Verified| json!({ "frames": verified.frames, "entries": verified.records, "bytes": verified.bytes });
+        let log = |verified: &Verified| json!({ "frames": verified.frames, "entries": verified.records, "bytes": verified.bytes, "locked": verified.locked });
         let damage: Vec<_> = damage.iter().map(|(log, corruption)| with_log(damage_json(corruption), *log)).collect();
         write_json(&json!({ "ok": !damaged, "log": log(&main), "park": park.as_ref().map(log), "damage": damage }))?;
     } else {
@@ -89,7 +89,13 @@ fn summary(name: &str, verified: &Verified) -> String {
         grouped(verified.frames),
         grouped(verified.records),
         bytes_text(verified.bytes)
-    )
+    ) + &match verified.locked {
+        0 => String::new(),
+        locked => format!(
+            "; {} of the entries are encrypted, and only their checksums were looked at: give their keys with --key-file",
+            grouped(locked)
+        ),
+    }
 }
 
 fn file_of(log: LogId, corruption: &Corruption) -> String {

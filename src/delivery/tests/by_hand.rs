@@ -324,7 +324,7 @@ fn a_frame_out_of_order_or_out_of_shape_changes_nothing() {
     short.header.next_lsn = lsn(6);
     assert_eq!(d.handle_frame(at(0), short, &SCHEMA), Err(FrameRefused::Count));
     let mut long = numbered(3, 2);
-    long.header.body_len = 5000;
+    long.header.raw_len = 5000;
     assert_eq!(d.handle_frame(at(0), long, &SCHEMA), Err(FrameRefused::Count));
     let torn = frame_of(FrameKind::Data, 3, 1, &[7; 16]);
     assert_eq!(d.handle_frame(at(0), torn, &SCHEMA), Err(FrameRefused::Record(BadRecord { at: 0 })));

@@ -16,6 +16,7 @@ use crate::ring::record::{RECORD_HEADER_LEN, State, Word, stride_of};
 use crate::schema::Schema;
 use crate::time::{Instant, UnixNanos};
 use crate::wal::block::Pool;
+use crate::wal::coding::BodyCoding;
 use crate::wal::cursor::Cursor;
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind};
 
@@ -85,6 +86,7 @@ fn frame_of(kind: FrameKind, first: u64, lsns: u64, body: &[u8]) -> Frame {
         time: UnixNanos(5_000_000_000),
         position: 1,
         record_count: if kind == FrameKind::Data { u32::try_from(lsns).unwrap() } else { 0 },
+        coding: BodyCoding::PLAIN,
         body_len,
         raw_len: body_len,
         body_crc: 0,

@@ -3,6 +3,7 @@
 use crate::config::Durability;
 use crate::lsn::{Lsn, SegmentUid};
 use crate::time::{Instant, UnixNanos};
+use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, RunEnd};
 use crate::wal::log::Blocked;
 
@@ -62,7 +63,7 @@ impl Flush {
                 frame.advance(drained.bytes, drained.records, RunEnd { ring, end: drained.end });
                 let counters = &self.shared.counters;
                 counters.pushed.add(u64::from(drained.records));
-                counters.pushed_bytes.add(drained.bytes as u64);
+                counters.pushed_bytes.add(drained.payload as u64);
                 counters.next_lsn.set(self.next_lsn().number());
             } else if moved {
                 // Only what was given up: whoever waits for this position waits for what lies before it.
@@ -108,7 +109,7 @@ impl Flush {
             self.state.next_after_failure = Some(next_lsn);
             let counters = &self.shared.counters;
             counters.pushed.add(u64::from(drained.records));
-            counters.pushed_bytes.add(drained.bytes as u64);
+            counters.pushed_bytes.add(drained.payload as u64);
             counters.next_lsn.set(next_lsn.number());
             let body_len = u32::try_from(drained.bytes).unwrap_or(u32::MAX);
             let header = FrameHeader {
@@ -121,6 +122,7 @@ impl Flush {
                 time: unix,
                 position: 0,
                 record_count: drained.records,
+                coding: BodyCoding::PLAIN,
                 body_len,
                 raw_len: body_len,
                 body_crc: 0,

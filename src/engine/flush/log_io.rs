@@ -163,6 +163,15 @@ impl Flush {
                         return true;
                     }
                 }
+                ReadEvent::Locked { header, key, problem, .. } => {
+                    // Opening has seen to the keys: the cipher has forgotten one meanwhile.
+                    self.halt_reading(&format!(
+                        "entries {} to {} are encrypted with key {key}, and {problem}; open again with that key",
+                        header.first_lsn,
+                        header.next_lsn.prev()
+                    ));
+                    return true;
+                }
                 ReadEvent::Failed(error) => {
                     self.halt_reading(&error.to_string());
                     return true;

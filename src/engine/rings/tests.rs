@@ -18,6 +18,7 @@ use crate::ring::shared::left::{Note, note_at};
 use crate::ring::shared::{BootId, CONTROL_LEN, Header, NOTES_END};
 use crate::schema::Schema;
 use crate::wal::block::Pool;
+use crate::wal::coding::Coding;
 use crate::wal::frame::FRAME_HEADER_LEN;
 use crate::wal::log::{Commit, Log, LogConfig};
 use crate::wal::mutant::Mutants;
@@ -113,6 +114,7 @@ const STORE: StoreConfig = StoreConfig {
     block_len: 4096,
     segment_len: 256 << 10,
     frame_len_max: 8192,
+    features: 0,
     seed: 5,
     mutants: Mutants::NONE,
 };
@@ -159,6 +161,7 @@ fn log(recovered: Recovered, commit: Commit, schema: Schema, pool: &Pool) -> Log
         hedge_len: 64 << 10,
         cursor_every: Duration::from_millis(50),
         // A new one for each opening: it gives segments their identity.
+        coding: Coding::default(),
         seed: 11 + OPENINGS.fetch_add(1, std::sync::atomic::Ordering::Relaxed) * 0x1234_5678,
         mutants: Mutants::NONE,
         lsn_floor: Lsn::ZERO,

@@ -18,7 +18,7 @@ use crate::wal::builder::FrameBuilder;
 use crate::wal::config::{Commit, Event, Room};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::Mutant;
-use crate::wal::op::{LogId, Op};
+use crate::wal::op::{DiskError, LogId, Op};
 use crate::wal::segment::HEADER_BLOCKS;
 use crate::wal::slots::Want;
 
@@ -182,6 +182,10 @@ impl Log {
             self.release();
             self.drive_open(now);
             self.writer.drive_queue(now, &mut self.desk, &mut self.slots);
+            if self.writer.is_keyless() {
+                let detail = "the cipher gives no key for a new segment";
+                self.fail(DiskError { what: "encrypt", file: None, offset: None, errno: 0, detail });
+            }
             self.writer.drive_group(now, &mut self.desk);
             if self.open_records() == 0 && self.phase == Phase::Open {
                 self.writer.drive_mark(now, &mut self.desk);

@@ -30,6 +30,7 @@ use crate::lsn::Lsn;
 use crate::time::{Instant, UnixNanos};
 use crate::wal::arena::Arena;
 use crate::wal::block::{BlockMut, Pool};
+use crate::wal::coding::encoder::Encoder;
 use crate::wal::cursor::cursor_copy_len;
 use crate::wal::frame::{FRAME_HEADER_LEN, RunEnd};
 use crate::wal::keeper::{Keeper, Kept};
@@ -97,12 +98,11 @@ impl Log {
     /// When the pool's chunks are too short for a cursor or the longest frame.
     #[must_use]
     pub fn new(recovered: Recovered, config: LogConfig, pool: Pool) -> Self {
-        let meta = recovered.meta.clone();
-        let block_len = meta.block_len;
+        let (meta, block_len) = (recovered.meta.clone(), recovered.meta.block_len);
         let needed = cursor_copy_len(block_len).max(4 * u64::from(block_len));
         assert!(pool.chunk_len() as u64 >= needed, "a chunk of the pool holds a cursor and a header");
-        let longest = meta.segment_len - u64::from(HEADER_BLOCKS * block_len);
-        let frame_len_max = usize::try_from(longest).unwrap_or(usize::MAX).min(meta.frame_len_max as usize);
+        let longest = (meta.segment_len - u64::from(HEADER_BLOCKS * block_len)).min(u64::from(meta.frame_len_max));
+        let frame_len_max = usize::try_from(longest).unwrap_or(usize::MAX) - config.coding.overhead();
         let mut slots = Slots::new(config.log, config.slots_max, config.spare_max, &recovered);
         if let Some(last) = recovered.live.last().filter(|_| config.mutants.has(Mutant::AppendToTail)) {
             slots.reopen(last.slot, last.uid);
@@ -110,6 +110,7 @@ impl Log {
         let writer = Writer::new(&recovered, &config);
         let keeper = Keeper::new(&config, meta.clone(), recovered.cursor.clone());
         let desk = Desk {
+            encoder: Encoder::new(&config.coding, frame_len_max, pool.clone()),
             config,
             store: meta.store,
             epoch: meta.epoch,
@@ -378,7 +379,7 @@ impl Log {
         }
     }
 
-    fn fail(&mut self, error: DiskError) {
+    pub(super) fn fail(&mut self, error: DiskError) {
         if self.failure.is_some() {
             return;
         }

@@ -12,6 +12,7 @@ use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::schema::Schema;
 use crate::time::{Instant, UnixNanos};
 use crate::wal::block::Pool;
+use crate::wal::coding::Coding;
 use crate::wal::cursor::{CURSOR_LEN, Cursor};
 use crate::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind, RunEnd};
 use crate::wal::log::{Blocked, Commit, Event, Log, LogConfig};
@@ -33,6 +34,7 @@ fn config(commit: Commit) -> LogConfig {
         inflight_max: 4,
         hedge_len: 64 << 10,
         cursor_every: Duration::from_millis(50),
+        coding: Coding::default(),
         seed: 1,
         mutants: Mutants::NONE,
         lsn_floor: Lsn::ZERO,
@@ -44,6 +46,7 @@ fn recovered(blocks: u64, free: u32) -> Recovered {
         meta: Meta {
             generation: 2,
             store: StoreId([9; 16]),
+            features: 0,
             block_len: B,
             frame_len_max: 4096,
             segment_len: blocks * u64::from(B),

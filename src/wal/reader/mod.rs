@@ -5,7 +5,8 @@
 //!              ├──── read 1 ─────┤├──── read 2 ─────┤          two reads in flight
 //!                            ├─ again ┤                        a frame over the border is read whole
 //! ```
-//! A frame is a slice of the chunk that it was read into. Nothing beyond `durable` is looked at, nor
+//! A frame is a slice of the chunk that it was read into; one that is stored compressed or encrypted is decoded into
+//! another one, which it shares with those that follow. Nothing beyond `durable` is looked at, nor
 //! beyond a segment's readable end, so a read never meets a write in flight. Everything is verified:
 //! older segments are not read when the log is opened, this is where they are.
 //!
@@ -15,20 +16,27 @@
 //! | a whole frame that holds `e`                           | given out (DATA, SKIP) or passed (MARK, SEAL) |
 //! | a frame that ends before `e`                           | passed: `seek` begins at a segment's start    |
 //! | a good header, its body bad                            | exactly its entries are corrupt; on behind it |
+//! | a coded body that cannot be decoded                    | the same                                     |
+//! | an encrypted body, and its key is not there            | said so, not corrupt; on behind it            |
 //! | no frame, a later one begins at `e`                    | a MARK was lost: on there                     |
 //! | no frame, a later one begins at `f` > `e`              | `e..f` corrupt; on at `f`                     |
 //! | no frame up to the segment's end                       | `e` to the segment's last LSN corrupt; on in the next one |
 //!
 //! What was given up before, or lies below where the reader was told to begin, is passed silently.
 
+mod decode;
 mod reads;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+use decode::Decoding;
 use reads::{Bytes, Kind, READS_MAX, Reads};
+
+use std::sync::Arc;
 
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::wal::block::Pool;
+use crate::wal::coding::{Cipher, KeyId, KeyProblem, Undecoded};
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, Place};
 use crate::wal::meta::Meta;
 use crate::wal::mutant::{Mutant, Mutants};
@@ -55,6 +63,7 @@ pub struct Reader {
     reads: Reads,
     event: Option<ReadEvent>,
     wait: Wait,
+    decoding: Decoding,
 }
 
 /// Where in which segment.
@@ -97,9 +106,23 @@ pub enum ReadEvent {
     CaughtUp,
     /// These entries cannot be read. The reader waits for [`Reader::skip`] or [`Reader::seek`].
     Corrupt(Corruption),
+    /// The entries of this frame are encrypted, and whole as far as its checksum tells, but the key to them is not
+    /// there. The reader goes on behind them.
+    Locked {
+        /// The frame's header.
+        header: FrameHeader,
+        /// Where it lies.
+        place: Place,
+        /// The key.
+        key: KeyId,
+        /// Why it cannot be used.
+        problem: KeyProblem,
+    },
     /// The disk refused. The reader waits for [`Reader::seek`].
     Failed(DiskError),
 }
+
+const BAD_BODY: &str = "the frame's body does not check out";
 
 /// What stands at a block.
 enum Look {
@@ -128,12 +151,21 @@ impl Reader {
             reads: Reads::default(),
             event: None,
             wait: Wait::Nothing,
+            decoding: Decoding::new(log, store.store, None),
         }
+    }
+
+    /// The same, with the keys to what is encrypted.
+    #[must_use]
+    pub fn with_cipher(mut self, store: &Meta, cipher: Option<Arc<dyn Cipher>>) -> Self {
+        self.decoding = Decoding::new(self.log, store.store, cipher);
+        self
     }
 
     /// Goes on at the frame that holds `from`; `hint` says where that frame lies, if it is known.
     pub fn seek(&mut self, from: Lsn, hint: Option<Place>) {
         self.leave_segment();
+        self.decoding.release();
         self.from = from.max(Lsn::FIRST);
         self.expected = self.from;
         self.hint = hint;
@@ -158,27 +190,30 @@ impl Reader {
             return None;
         }
         self.look(segments);
+        while self.event.is_none() && self.decoding.wanted_len() <= pool.chunk_len() && self.decoding.refill(pool) {
+            self.look(segments);
+        }
         if self.event.is_some() {
             return None;
         }
         let at = self.at?;
         let chunk_blocks = u32::try_from(pool.chunk_len() / self.block_len as usize).unwrap_or(u32::MAX);
         self.reads.plan(at.position, at.limit, chunk_blocks);
+        if self.decoding.wanted_len() > pool.chunk_len() {
+            self.refuse_length(at, at.position);
+            return None;
+        }
         if self.reads.in_flight() >= READS_MAX {
             return None;
         }
         let read = self.reads.wanted()?;
-        let len = read.blocks as usize * self.block_len as usize;
-        let file = FileId::Slot(self.log, at.slot);
-        let offset = u64::from(read.position) * u64::from(self.block_len);
+        let (position, len) = (read.position, read.blocks as usize * self.block_len as usize);
         if len > pool.chunk_len() {
-            let detail = "a frame is longer than a chunk of the pool";
-            let error = DiskError { what: "read", file: Some(file), offset: Some(offset), errno: 0, detail };
-            self.leave_segment();
-            self.event = Some(ReadEvent::Failed(error));
-            self.wait = Wait::Seek;
+            self.refuse_length(at, position);
             return None;
         }
+        let file = FileId::Slot(self.log, at.slot);
+        let offset = u64::from(position) * u64::from(self.block_len);
         let mut block = pool.take()?;
         block.truncate(len);
         let number = self.reads.number(at.slot);
@@ -187,6 +222,16 @@ impl Reader {
         }
         let token = Token { owner: Owner::Reader(self.log), number };
         Some((token, Op::Read { file, offset, block }))
+    }
+
+    fn refuse_length(&mut self, at: At, position: u32) {
+        let (file, offset) = (FileId::Slot(self.log, at.slot), u64::from(position) * u64::from(self.block_len));
+        let detail = "a frame is longer than a chunk of the pool";
+        let error = DiskError { what: "read", file: Some(file), offset: Some(offset), errno: 0, detail };
+        self.leave_segment();
+        self.decoding.release();
+        self.event = Some(ReadEvent::Failed(error));
+        self.wait = Wait::Seek;
     }
 
     /// How a read ended.
@@ -284,6 +329,7 @@ impl Reader {
             self.event = Some(ReadEvent::CaughtUp);
             // What was read ahead is let go: it may be long until more is wanted.
             self.reads.clear();
+            self.decoding.release();
         }
         false
     }
@@ -363,11 +409,25 @@ impl Reader {
         }
         let body = start + FRAME_HEADER_LEN..start + FRAME_HEADER_LEN + header.body_len as usize;
         if !header.body_matches(&chunk[body]) && !self.mutants.has(Mutant::BodyUnchecked) {
-            return self.bad_body(at, &header, blocks, segments);
+            return self.bad_body(at, &header, blocks, segments, BAD_BODY);
         }
-        let block = chunk.slice(start..start + len);
-        let place = Some(Place { slot: at.slot, uid: at.uid, position: at.position });
-        self.event = Some(ReadEvent::Frame(Frame { header, block, runs: Vec::new(), place }));
+        let place = Place { slot: at.slot, uid: at.uid, position: at.position };
+        let key = segments.by_uid(at.uid).and_then(|segment| segment.key);
+        let block = if header.coding.is_plain() && (key.is_none() || header.kind != FrameKind::Data) {
+            chunk.slice(start..start + len)
+        } else {
+            match self.decoding.decode(&chunk[start..start + len], &header, key.as_ref()) {
+                None => return false,
+                Some(Ok(block)) => block,
+                Some(Err(Undecoded::Damaged(why))) => return self.bad_body(at, &header, blocks, segments, why),
+                Some(Err(Undecoded::Key(key, problem))) => {
+                    self.event = Some(ReadEvent::Locked { header, place, key, problem });
+                    self.expected = header.next_lsn;
+                    return self.pass(blocks);
+                }
+            }
+        };
+        self.event = Some(ReadEvent::Frame(Frame { header, block, runs: Vec::new(), place: Some(place) }));
         self.expected = header.next_lsn;
         self.pass(blocks)
     }
@@ -376,21 +436,28 @@ impl Reader {
     fn over_the_border(&mut self, at: At, header: FrameHeader, blocks: u32, segments: &SegmentTable) -> bool {
         if self.reads.front().is_some_and(|read| read.kind != Kind::Run) {
             // It has been asked for whole, and a part of it could not be read.
-            return self.bad_body(at, &header, blocks, segments);
+            return self.bad_body(at, &header, blocks, segments, BAD_BODY);
         }
         self.reads.again(at.position, blocks);
         false
     }
 
     /// A good header over a bad body: exactly this frame is lost.
-    fn bad_body(&mut self, at: At, header: &FrameHeader, blocks: u32, segments: &SegmentTable) -> bool {
+    fn bad_body(
+        &mut self,
+        at: At,
+        header: &FrameHeader,
+        blocks: u32,
+        segments: &SegmentTable,
+        why: &'static str,
+    ) -> bool {
         let (first, last) = (segments.not_lost_from(header.first_lsn.max(self.from)), header.next_lsn.prev());
         self.pass(blocks);
         if first > last {
             self.expected = header.next_lsn;
             return true;
         }
-        self.lose(segments, at.slot, at.position, first, last, "the frame's body does not check out")
+        self.lose(segments, at.slot, at.position, first, last, why)
     }
 
     /// No frame of this segment begins here: searches on, block by block.

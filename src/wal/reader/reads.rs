@@ -162,7 +162,7 @@ impl super::Reader {
     /// How many chunks of the pool it has, those with the disk included.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.reads.held()
+        self.reads.held() + self.decoding.held()
     }
 
     /// The slots that the disk is reading for it, also where it has left the segment meanwhile.

@@ -66,6 +66,7 @@ impl Rig {
                     corrupt.push(corruption);
                 }
                 ReadEvent::Failed(error) => panic!("{error}"),
+                ReadEvent::Locked { key, problem, .. } => panic!("key {key}: {problem}"),
             }
         }
     }
@@ -236,6 +237,7 @@ fn inspect(disk: &mut Fake, after: u32, meanwhile: impl FnOnce(&mut Fake)) -> (u
                 return (records, corrupt, verified);
             }
             Some(InspectEvent::Failed(error)) => panic!("{error}"),
+            Some(InspectEvent::Locked { key, problem, .. }) => panic!("key {key}: {problem}"),
             None => {}
         }
     }

@@ -9,6 +9,7 @@ use crate::schema::Schema;
 use crate::time::UnixNanos;
 use crate::wal::block::Pool;
 use crate::wal::codec::crc;
+use crate::wal::coding::BodyCoding;
 use crate::wal::cursor::{CURSOR_LEN, Cursor, cursor_offset};
 use crate::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use crate::wal::meta::{LogEnd, META_LEN, Meta, meta_offset};
@@ -30,6 +31,7 @@ pub(crate) fn config() -> StoreConfig {
         block_len: BLOCK,
         segment_len: u64::from(BLOCK * BLOCKS),
         frame_len_max: 8192,
+        features: 0,
         seed: 5,
         mutants: Mutants::NONE,
     }
@@ -205,6 +207,7 @@ impl Store {
             created: UnixNanos(0),
             log: LogId::Main,
             schema: Schema::new("t", 1),
+            key: None,
         };
         let mut bytes = vec![0; 2 * BLOCK as usize];
         header.encode(&mut bytes);
@@ -249,6 +252,7 @@ impl Store {
             time: UnixNanos(0),
             position,
             record_count: if kind == FrameKind::Data { u32::try_from(next - first).unwrap() } else { 0 },
+            coding: BodyCoding::PLAIN,
             body_len: u32::try_from(body.len()).unwrap(),
             raw_len: u32::try_from(body.len()).unwrap(),
             body_crc: crc(body),

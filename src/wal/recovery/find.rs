@@ -69,6 +69,7 @@ impl Identity {
             && header.position == position
             && position >= HEADER_BLOCKS
             && stored_len <= u64::from(self.frame_len_max)
+            && FRAME_HEADER_LEN as u64 + u64::from(header.raw_len) <= u64::from(self.frame_len_max)
             && position.checked_add(blocks)? <= self.blocks
             && header.next_lsn.number() < NUMBER_MAX;
         holds.then_some(blocks)

@@ -82,6 +82,7 @@ pub(super) fn classify(segments: &[Segment], walked: &Walked, known: &Known, seg
                 end: span.end.min(walked.end),
                 end_position: span.end_position,
                 schema: header.schema,
+                key: header.key,
             });
         }
     }

@@ -60,7 +60,9 @@ impl Repair {
             Some(meta) => {
                 // Longer entries than before need longer frames; a reader's bound only ever grows.
                 let frame_len_max = meta.frame_len_max.max(config.frame_len_max);
-                reopen(&config, Meta { frame_len_max, ..meta }, scanned, policy, &mut steps)
+                // Frames of before may be there as long as the store is: a feature once used stays named.
+                let features = meta.features | config.features;
+                reopen(&config, Meta { frame_len_max, features, ..meta }, scanned, policy, &mut steps)
             }
         };
         steps.push_back(Step::Meta(recovered.meta.clone()));
@@ -144,6 +146,7 @@ fn create(config: &StoreConfig, scanned: Scanned, steps: &mut VecDeque<Step>) ->
     let meta = Meta {
         generation: 1,
         store: store_id(config),
+        features: config.features,
         block_len: config.block_len,
         frame_len_max: config.frame_len_max,
         segment_len: config.segment_len,

@@ -21,6 +21,8 @@ pub struct StoreConfig {
     pub segment_len: u64,
     /// Longest frame, header and padding included.
     pub frame_len_max: u32,
+    /// Features that a reader must know from now on ([`crate::wal::coding::features`]), besides those that it had to.
+    pub features: u64,
     /// Chance, for the store's identity.
     pub seed: u64,
     /// Rules that are switched off, in tests.
@@ -172,6 +174,7 @@ pub struct TornTail {
 
 /// What stands at a slot's start.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one for each slot, while a store is looked at")]
 pub enum SlotState {
     /// A segment.
     Segment(SegmentHeader),

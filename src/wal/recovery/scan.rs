@@ -14,6 +14,7 @@ use super::report::{ScanError, ScanReport, Scanned, SlotReport, SlotState, Store
 use super::walk::{self, Known, Segment};
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::wal::block::Pool;
+use crate::wal::coding::features;
 use crate::wal::cursor::{Cursor, cursor_copy_len, meta_file_len};
 use crate::wal::meta::{Meta, MetaError, meta_copy_len};
 use crate::wal::mutant::Mutant;
@@ -290,6 +291,10 @@ impl Scan {
             recovered: meta.recovered,
             epoch: meta.epoch,
             block_len: meta.block_len,
+            block_raw_max: match meta.features & (features::LZ4 | features::ZSTD) {
+                0 => u64::from(meta.block_len),
+                _ => u64::from(meta.frame_len_max),
+            },
             mutants,
         }
     }

@@ -35,6 +35,8 @@ pub(crate) struct Known {
     /// The incarnation that `recovered` is the beginning of.
     pub(crate) epoch: u64,
     pub(crate) block_len: u32,
+    /// Most bytes of records that a block on disk may stand for: more than it has, where frames may be compressed.
+    pub(crate) block_raw_max: u64,
     pub(crate) mutants: Mutants,
 }
 
@@ -157,7 +159,8 @@ fn is_closed(known: &Known, end: Lsn) -> bool {
 pub(crate) fn look_at_blind(walked: &mut Walked, blind: &[SlotNo], segment_len: u64, known: &Known) {
     let settled = is_closed(known, walked.end) || !walked.corruption.is_empty();
     let Some(slot) = blind.first().filter(|_| !settled) else { return };
-    let (first, last) = (walked.end.next(), walked.end.advance(most_records(segment_len)));
+    let raw_max = segment_len / u64::from(known.block_len) * known.block_raw_max;
+    let (first, last) = (walked.end.next(), walked.end.advance(most_records(raw_max)));
     walked.corruption.push(Corruption { slot: *slot, offset: 0, first, last, why: UNREADABLE });
     walked.end = last;
 }
@@ -330,7 +333,7 @@ impl Walk<'_> {
             let unpromised = self.out.promise < first;
             if !dead && unpromised && blind > 0 && !is_closed(self.known, first.prev()) {
                 // P: what cannot be read is not torn. It may be what comes next, and acknowledged.
-                let most = most_records(u64::from(blind) * u64::from(self.known.block_len));
+                let most = most_records(u64::from(blind) * self.known.block_raw_max);
                 let last = until.unwrap_or_else(|| first.prev().advance(most));
                 self.report(segment.slot, at, from, last, UNREADABLE);
                 self.expected = Some(last.next());

@@ -5,6 +5,7 @@ use super::walk::{Known, Segment, Walked, to_read, walk};
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::schema::Schema;
 use crate::time::UnixNanos;
+use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FrameHeader, FrameKind};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::{Mutant, Mutants};
@@ -29,6 +30,7 @@ fn segment(n: u32, base: u64, prev: u64, durable: u64, frames: &[(u64, u64, u64)
         created: UnixNanos(0),
         log: LogId::Main,
         schema: Schema::new("t", 1),
+        key: None,
     };
     let found = frames.iter().zip(2..).map(|((first, count, durable), position)| Found {
         header: FrameHeader {
@@ -41,6 +43,7 @@ fn segment(n: u32, base: u64, prev: u64, durable: u64, frames: &[(u64, u64, u64)
             time: UnixNanos(0),
             position,
             record_count: u32::try_from(*count).unwrap(),
+            coding: BodyCoding::PLAIN,
             body_len: 8 * u32::try_from(*count).unwrap(),
             raw_len: 8 * u32::try_from(*count).unwrap(),
             body_crc: 0,
@@ -66,6 +69,7 @@ fn known(acked: u64, durable: u64) -> Known {
         recovered: None,
         epoch: 2,
         block_len: 512,
+        block_raw_max: 512,
         mutants: Mutants::NONE,
     }
 }
@@ -242,6 +246,21 @@ fn case_o_an_older_incarnation_counts_up_to_the_end_of_the_last_recovery() {
     let later = Known { recovered: Some(LogEnd { lsn: Lsn::new(3), uid: SegmentUid(200) }), ..known(3, 3) };
     assert_eq!(result(&segments, &later), (3, vec![]));
     assert_eq!(result(&segments, &mutated(&later, Mutant::NoSettledEnd)), (4, vec![]));
+}
+
+/// A block that cannot be read may have held the start of a frame: of compressed ones it stands for much more than it
+/// has bytes, and none of the numbers in it may be given out again.
+#[test]
+fn case_p_an_unreadable_block_counts_for_all_that_a_compressed_frame_may_hold() {
+    let mut one = segment(1, 1, 0, 0, &[(1, 2, 0)]);
+    one.frames.as_mut().unwrap().unreadable.push(3);
+    let lost = |block_raw_max| {
+        let known = Known { block_raw_max, ..known(0, 2) };
+        let walked = walk(std::slice::from_ref(&one), &known);
+        walked.corruption.iter().map(|hole| (hole.first.number(), hole.last.number())).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(512), [(3, 2 + 512 / 8)]);
+    assert_eq!(lost(4096), [(3, 2 + 4096 / 8)]);
 }
 
 /// The whole-queue simulation found it: a recovery had settled that the log ends at 9, in segment 2. That segment's header could

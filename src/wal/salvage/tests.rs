@@ -5,6 +5,7 @@ use crate::lsn::SegmentUid;
 use crate::schema::Schema;
 use crate::time::UnixNanos;
 use crate::wal::codec::crc;
+use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FRAME_HEADER_LEN, FrameKind};
 use crate::wal::meta::LogEnd;
 use crate::wal::segment::SegmentHeader;
@@ -27,6 +28,7 @@ fn segment(seq: u64, base: u64, prev: u64) -> SegmentHeader {
         created: UnixNanos(0),
         log: LogId::Main,
         schema: Schema::new("a", 1),
+        key: None,
     }
 }
 
@@ -41,6 +43,7 @@ fn header(uid: u64, first: u64, next: u64) -> FrameHeader {
         time: UnixNanos(0),
         position: 2,
         record_count: u32::try_from(next - first).unwrap(),
+        coding: BodyCoding::PLAIN,
         body_len: 8,
         raw_len: 8,
         body_crc: 0,
@@ -69,6 +72,7 @@ fn meta(epoch: u64, recovered: u64) -> Meta {
     Meta {
         generation: 2,
         store,
+        features: 0,
         block_len: 4096,
         frame_len_max: 8192,
         segment_len: 1 << 20,

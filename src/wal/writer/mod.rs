@@ -39,6 +39,8 @@ use crate::time::{Instant, UnixNanos};
 use crate::wal::arena::Arena;
 use crate::wal::block::{Block, BlockMut};
 use crate::wal::builder::Sealed;
+use crate::wal::coding::encoder::Encoder;
+use crate::wal::coding::{BodyCoding, SegmentCipher};
 use crate::wal::config::{Commit, Event, LogConfig};
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, RunEnd};
 use crate::wal::mutant::Mutant;
@@ -56,6 +58,8 @@ pub(super) struct Desk {
     pub(super) block_len: u32,
     pub(super) segment_len: u64,
     pub(super) arena: Arena,
+    /// Compresses and encrypts; `None`: frames are stored as they are.
+    pub(super) encoder: Option<Encoder>,
     pub(super) events: VecDeque<Event>,
     pub(super) segments: SegmentTable,
     pub(super) stats: LogStats,
@@ -92,6 +96,8 @@ struct Active {
     /// Next block to be written.
     position: u32,
     sealed: bool,
+    /// Encrypts what is written into it.
+    cipher: Option<Box<dyn SegmentCipher>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -169,6 +175,8 @@ pub(super) struct Writer {
     starved: bool,
     /// The first that was taken in and will never be written.
     given_up: Option<Lsn>,
+    /// The cipher has no key for a new segment: nothing more can be written.
+    keyless: bool,
     idle_since: Instant,
 }
 
@@ -183,7 +191,7 @@ impl Writer {
             }
             if config.mutants.has(Mutant::AppendToTail) {
                 let position = last.end_position;
-                active = Some(Active { slot: last.slot, uid: last.uid, position, sealed: false });
+                active = Some(Active { slot: last.slot, uid: last.uid, position, sealed: false, cipher: None });
             }
         }
         Self {
@@ -204,6 +212,7 @@ impl Writer {
             group: group::Group::default(),
             starved: false,
             given_up: None,
+            keyless: false,
             idle_since: Instant::START,
         }
     }
@@ -234,6 +243,11 @@ impl Writer {
 
     pub(super) fn is_starved(&self) -> bool {
         self.starved
+    }
+
+    /// Whether a segment could not be begun because the cipher has no key for it.
+    pub(super) fn is_keyless(&self) -> bool {
+        self.keyless
     }
 
     /// Whether a segment is being filled.
@@ -275,8 +289,11 @@ impl Writer {
         let used = FRAME_HEADER_LEN as u64 + u64::from(sealed.body_len);
         desk.stats.frames += 1;
         desk.stats.records += u64::from(sealed.records);
-        desk.stats.bytes += used;
-        desk.stats.padding_bytes += sealed.block.len() as u64 - used;
+        if desk.encoder.is_none() {
+            // Else it is known only when it is written.
+            desk.stats.bytes += used;
+            desk.stats.padding_bytes += sealed.block.len() as u64 - used;
+        }
         let spill = desk.config.commit == Commit::Spill;
         let bytes = if spill { Bytes::Shared(sealed.block.freeze()) } else { Bytes::Own(sealed.block) };
         let Sealed { body_len, records, runs, opened, time, .. } = sealed;
@@ -470,6 +487,7 @@ impl Waiting {
             time: self.time,
             position,
             record_count: self.records,
+            coding: BodyCoding::PLAIN,
             body_len: self.body_len,
             raw_len: self.body_len,
             body_crc: 0,

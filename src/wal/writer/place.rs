@@ -10,6 +10,9 @@
 use crate::lsn::{Lsn, SegmentUid};
 use crate::time::{Instant, UnixNanos};
 use crate::wal::codec::crc;
+use crate::wal::coding::BodyCoding;
+use crate::wal::coding::SegmentIdentity;
+use crate::wal::coding::encoder::{Encoder, Plan};
 use crate::wal::config::Commit;
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, Place};
 use crate::wal::mutant::Mutant;
@@ -44,12 +47,18 @@ impl Writer {
             assert!(placed, "memory was there");
         }
         let block_len = desk.block_len as usize;
-        let blocks = u32::try_from(len / block_len).unwrap_or(u32::MAX);
+        let plan = self.plan_front(block_len, desk);
+        let stored_len = plan.map_or(len, |plan| plan.stored_len(block_len));
+        let blocks = u32::try_from(stored_len / block_len).unwrap_or(u32::MAX);
         if !self.make_room(blocks, now, time, desk, slots) {
             return false;
         }
         let shared = matches!(front_bytes(self), Some(Bytes::Shared(_)));
-        if shared && !desk.arena.has(block_len) {
+        let has_memory = match (plan, &mut desk.encoder) {
+            (Some(plan), Some(encoder)) => encoder.has_memory(plan, block_len),
+            _ => !shared || desk.arena.has(block_len),
+        };
+        if !has_memory {
             return false;
         }
         let promise = self.promise(desk);
@@ -63,15 +72,26 @@ impl Writer {
         header.acked_lsn = desk.acked;
         let dsync = desk.config.commit == Commit::Immediate;
         let (number, used) = (self.number, FRAME_HEADER_LEN + waiting.body_len as usize);
-        let (block, ops) = match waiting.bytes {
-            Bytes::Own(mut own) => {
+        let (block, ops) = match (waiting.bytes, plan, &mut desk.encoder) {
+            (bytes, Some(plan), Some(encoder)) => {
+                let block = match bytes {
+                    Bytes::Own(own) => own.freeze(),
+                    Bytes::Shared(block) => block,
+                };
+                let body = &block[FRAME_HEADER_LEN..used];
+                let (coded, stored) = encoder.encode(plan, header, body, active.cipher.as_deref(), block_len);
+                header = stored;
+                self.write(desk, slot, position, coded, dsync);
+                (block, 1)
+            }
+            (Bytes::Own(mut own), ..) => {
                 header.body_crc = crc(&own[FRAME_HEADER_LEN..used]);
                 header.encode(&mut own);
                 let block = own.freeze();
                 self.write(desk, slot, position, block.clone(), dsync);
                 (block, 1)
             }
-            Bytes::Shared(block) => {
+            (Bytes::Shared(block), ..) => {
                 header.body_crc = crc(&block[FRAME_HEADER_LEN..used]);
                 let mut front = desk.arena.cut(block_len).unwrap_or_else(|| panic!("memory was there"));
                 front.copy_from_slice(&block[..block_len]);
@@ -83,6 +103,11 @@ impl Writer {
                 (block, if len > block_len { 2 } else { 1 })
             }
         };
+        if desk.encoder.is_some() {
+            let used = FRAME_HEADER_LEN as u64 + u64::from(header.body_len);
+            desk.stats.bytes += used;
+            desk.stats.padding_bytes += stored_len as u64 - used;
+        }
         let place = Some(Place { slot, uid, position });
         self.placed_end = waiting.next.prev();
         self.promised = self.promised.max(promise);
@@ -106,10 +131,23 @@ impl Writer {
         true
     }
 
+    /// How the frame at the queue's front will be stored; `None`: as it is.
+    fn plan_front(&self, block_len: usize, desk: &mut Desk) -> Option<Plan> {
+        let (front, encoder) = (self.queue.front()?, desk.encoder.as_mut()?);
+        let body = FRAME_HEADER_LEN..FRAME_HEADER_LEN + front.body_len as usize;
+        let bytes: &[u8] = match &front.bytes {
+            Bytes::Own(block) => block,
+            Bytes::Shared(block) => block,
+        };
+        encoder.plan(front.first, &bytes[body], block_len)
+    }
+
     /// Sees to it that the active segment has so many blocks left; begins a new one if it has not.
     fn make_room(&mut self, blocks: u32, now: Instant, time: UnixNanos, desk: &mut Desk, slots: &mut Slots) -> bool {
         let total = segment_blocks(desk);
-        let fits = self.active.as_ref().is_some_and(|a| !a.sealed && a.position + blocks <= total);
+        let encrypts = desk.encoder.as_ref().is_some_and(Encoder::encrypts);
+        let fits = |a: &Active| !a.sealed && a.position + blocks <= total && a.cipher.is_some() == encrypts;
+        let fits = self.active.as_ref().is_some_and(fits);
         fits || self.rotate(now, time, desk, slots)
     }
 
@@ -127,14 +165,21 @@ impl Writer {
         if self.starved {
             return false;
         }
-        self.seal_active(false, now, desk);
-        if let Some(old) = self.active.take() {
-            slots.seal(old.slot, self.placed_end);
-        }
         let uid = match desk.config.mutants.has(Mutant::SameUid) {
             true => SegmentUid(1 + (self.seq + 1) % 2),
             false => self.next_uid(),
         };
+        let (log, store) = (desk.config.log, desk.store);
+        let identity = |salt| SegmentIdentity { salt, log, store, uid };
+        let Ok(keyed) = desk.encoder.as_ref().map_or(Ok(None), |encoder| encoder.begin_segment(identity)) else {
+            self.keyless = true;
+            return false;
+        };
+        let (key, cipher) = keyed.unzip();
+        self.seal_active(false, now, desk);
+        if let Some(old) = self.active.take() {
+            slots.seal(old.slot, self.placed_end);
+        }
         let (Some(slot), Some(mut block)) = (slots.take_free(uid), desk.arena.cut(header_len)) else {
             unreachable!("a slot and memory were there");
         };
@@ -156,10 +201,12 @@ impl Writer {
             created: time,
             log: desk.config.log,
             schema: desk.config.schema,
+            key,
         };
         header.encode(&mut block);
-        desk.segments.add(LiveSegment::opened(slot, uid, self.seq, base, desk.config.schema));
-        self.active = Some(Active { slot, uid, position: HEADER_BLOCKS, sealed: false });
+        let opened = LiveSegment::opened(slot, uid, self.seq, base, desk.config.schema);
+        desk.segments.add(LiveSegment { key, ..opened });
+        self.active = Some(Active { slot, uid, position: HEADER_BLOCKS, sealed: false, cipher });
         let number = self.number;
         self.write(desk, slot, 0, block.freeze(), true);
         self.push(Kind::Header, number, slot, uid, HEADER_BLOCKS, true, now, now);
@@ -218,6 +265,7 @@ impl Writer {
             time: UnixNanos(0),
             position,
             record_count: 0,
+            coding: BodyCoding::PLAIN,
             body_len: 0,
             raw_len: 0,
             body_crc: crc(&[]),

@@ -54,12 +54,30 @@ pub(crate) fn run(args: &SalvageArgs) -> Result<u8> {
     let source = Source::open(&args.dir)?;
     check_apart(&args.dir, &args.to)?;
     let mut logs = [judged(&source, LogId::Main)?, judged(&source, LogId::Park)?];
+    let is_encrypted = check_keys(&source, &logs)?;
     match args.form {
         SalvageForm::Queue => write_queue(args, &source, &mut logs)?,
         form => entries::write(args, form, &source, &mut logs)?,
     }
+    if is_encrypted {
+        eprintln!("ringwal: {}: what was encrypted is saved, but not encrypted there", args.to.display());
+    }
     let [main, park] = logs.map(|damaged| damaged.report);
     Report { main, park, files: report::files(&source) }.tell(args)
+}
+
+/// Whether anything that is to be saved is encrypted. Without its key nothing is begun: it could be saved with it.
+fn check_keys(source: &Source, logs: &[Damaged]) -> Result<bool> {
+    let mut is_encrypted = false;
+    let frames = logs.iter().flat_map(|damaged| &damaged.findings.frames);
+    for judged in frames.filter(|judged| judged.standing == Standing::Live) {
+        is_encrypted |= judged.piece.header.coding.encrypted;
+        if let Some((key, problem)) = source.locked(judged) {
+            let what = format!("{}: entries in {} are", source.dir.display(), source.name(judged.file));
+            return Err(Failure::usage(crate::keys::locked(&what, key, problem)));
+        }
+    }
+    Ok(is_encrypted)
 }
 
 fn judged(source: &Source, log: LogId) -> Result<Damaged> {
@@ -99,7 +117,7 @@ impl Damaged {
 
     fn body_max(&self) -> u64 {
         let live = self.findings.frames.iter().filter(|judged| judged.standing == Standing::Live);
-        live.map(|judged| u64::from(judged.piece.header.body_len)).max().unwrap_or(0)
+        live.map(|judged| u64::from(judged.piece.header.raw_len)).max().unwrap_or(0)
     }
 
     /// What entries are whose segment has no header: what all others are.

@@ -76,7 +76,7 @@ impl LogReport {
     pub(super) fn saved(&mut self, findings: &Findings, header: &FrameHeader) {
         let wanted = wanted(findings, header);
         self.saved += wanted.len() as u64;
-        self.bytes += u64::from(header.body_len);
+        self.bytes += u64::from(header.raw_len);
         self.first = self.first.or(wanted.first().copied());
         self.last = wanted.last().copied().unwrap_or(self.last);
     }

@@ -9,11 +9,13 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use ringwal::SlotNo;
+use ringwal::wal::coding::{Decoder, KeyId, KeyProblem, SegmentKey};
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader};
 use ringwal::wal::meta::{Meta, MetaError};
 use ringwal::wal::op::LogId;
 use ringwal::wal::salvage::{Judged, SECTOR_LEN, Sift, SlotFile, read_cursor};
+use ringwal::wal::segment::{SlotHeader, StoreId};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -122,9 +124,44 @@ impl Source {
         // A file cut off within a frame's last zeros has lost nothing: the checksums decide.
         read_at(self.opened.get(judged.file)?, &mut bytes, judged.piece.offset).ok()?;
         let found = FrameHeader::decode(&bytes).ok()?;
-        let body = bytes.split_off(FRAME_HEADER_LEN);
+        if found != *header || !found.body_matches(&bytes[FRAME_HEADER_LEN..]) {
+            return None;
+        }
+        let body = if header.coding.is_plain() {
+            bytes.split_off(FRAME_HEADER_LEN)
+        } else {
+            let (mut decoder, key) = self.decoder(judged)?;
+            let mut body = vec![0; header.raw_len as usize];
+            decoder.decode(&bytes, header, key.as_ref(), &mut body).ok()?;
+            body
+        };
         let records = ringwal::ring::record::Records::new(&body).map_while(std::result::Result::ok).count();
-        (found == *header && found.body_matches(&body) && records == header.record_count as usize).then_some(body)
+        (records == header.record_count as usize).then_some(body)
+    }
+
+    /// What decodes a frame, if the header of its segment is whole, or it is not encrypted.
+    fn decoder(&self, judged: &Judged) -> Option<(Decoder, Option<SegmentKey>)> {
+        let headers = self.files.iter().filter_map(|file| match &file.header {
+            SlotHeader::Segment(header) => Some(header),
+            _ => None,
+        });
+        let frame = &judged.piece.header;
+        let segment = headers.into_iter().find(|header| header.uid == frame.seg_uid);
+        match segment {
+            Some(header) => Some((Decoder::new(header.log, header.store, crate::keys::cipher()), header.key)),
+            None if frame.coding.encrypted => None,
+            None => Some((Decoder::new(self.files[judged.file].log, StoreId([0; 16]), None), None)),
+        }
+    }
+
+    /// Whether the key to a frame is missing, or wrong: then it can be saved with the right one.
+    pub(super) fn locked(&self, judged: &Judged) -> Option<(KeyId, KeyProblem)> {
+        if !judged.piece.header.coding.encrypted {
+            return None;
+        }
+        let (mut decoder, key) = self.decoder(judged)?;
+        let key = key?;
+        decoder.check(judged.piece.header.seg_uid, &key).err().map(|problem| (key.id, problem))
     }
 
     /// The name of a file, below the directory.

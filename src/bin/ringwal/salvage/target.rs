@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringwal::io::{Disk, Io, IoConfig};
 use ringwal::time::UnixNanos;
 use ringwal::wal::block::Pool;
+use ringwal::wal::coding::BodyCoding;
 use ringwal::wal::cursor::{Cursor, cursor_copy_len, cursor_offset, meta_file_len};
 use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use ringwal::wal::meta::{LogEnd, Meta, meta_copy_len, meta_offset};
@@ -166,6 +167,7 @@ impl<'a> Writer<'a> {
                 first_lsn: self.next,
                 next_lsn: found.first_lsn,
                 record_count: 0,
+                coding: BodyCoding::PLAIN,
                 body_len: 0,
                 raw_len: 0,
                 body_crc: 0,
@@ -175,7 +177,14 @@ impl<'a> Writer<'a> {
         }
         // The first one may begin below the cursor.
         assert!(self.segment.is_none() || found.first_lsn == self.next, "frames follow each other");
-        self.put(*found, body, schema)
+        // As it was pushed: what encrypted it belonged to the segment that it comes from.
+        let body_len = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        let body_crc = crc32c::crc32c(body);
+        self.put(
+            FrameHeader { coding: BodyCoding::PLAIN, body_len, raw_len: body_len, body_crc, ..*found },
+            body,
+            schema,
+        )
     }
 
     fn put(&mut self, mut header: FrameHeader, body: &[u8], schema: Schema) -> Result<()> {
@@ -239,6 +248,7 @@ impl<'a> Writer<'a> {
             created: UnixNanos(0),
             log: self.log,
             schema,
+            key: None,
         };
         let file = FileId::Slot(self.log, header.slot);
         let (block_len, head_len) = (self.target.block_len, u64::from(HEADER_BLOCKS * self.target.block_len));
@@ -273,6 +283,7 @@ impl<'a> Writer<'a> {
             let meta = Meta {
                 generation,
                 store: self.store,
+                features: 0,
                 block_len,
                 frame_len_max: self.sizes.frame_len_max,
                 segment_len: self.sizes.segment_len,

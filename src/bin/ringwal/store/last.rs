@@ -9,8 +9,11 @@
 //! delivered and its segment dead, but a slot is only used again by a later segment, so the last one that
 //! holds a record is still there until the next run has begun a new one.
 
+use std::borrow::Cow;
+
 use ringwal::Lsn;
 use ringwal::ring::record::Records;
+use ringwal::wal::coding::{Decoder, Undecoded};
 use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use ringwal::wal::inspect::Survey;
 use ringwal::wal::op::{FileId, LogId};
@@ -91,6 +94,7 @@ impl Store {
         let block_len = u64::from(header.block_len);
         let chunk_len = self.pool.chunk_len() as u64 / block_len * block_len;
         let (mut window, mut window_at) = (Vec::new(), 0);
+        let mut decoder = Decoder::new(LogId::Main, header.store, crate::keys::cipher());
         let mut position = u64::from(HEADER_BLOCKS);
         while (position + 1) * block_len <= header.segment_len {
             let at = position * block_len;
@@ -126,12 +130,39 @@ impl Store {
                 return Ok(());
             }
             if frame.kind == FrameKind::Data {
-                visit(&frame, &window[body])?;
+                let stored = &window[body.start - FRAME_HEADER_LEN..body.end];
+                match decoded(&mut decoder, header, &frame, stored, self.pool.chunk_len()) {
+                    Ok(body) => visit(&frame, &body)?,
+                    Err(Undecoded::Damaged(_)) => {}
+                    Err(Undecoded::Key(key, problem)) => {
+                        let what = format!("{}: entry {} is", self.dir.display(), frame.first_lsn);
+                        return Err(Failure::usage(crate::keys::locked(&what, key, problem)));
+                    }
+                }
             }
             position += frame.stored_len(header.block_len) / block_len;
         }
         Ok(())
     }
+}
+
+/// The body of a frame, decoded where it is not stored as it is.
+fn decoded<'a>(
+    decoder: &mut Decoder,
+    segment: &SegmentHeader,
+    frame: &FrameHeader,
+    stored: &'a [u8],
+    len_max: usize,
+) -> std::result::Result<Cow<'a, [u8]>, Undecoded> {
+    if frame.coding.is_plain() {
+        return Ok(Cow::Borrowed(&stored[FRAME_HEADER_LEN..]));
+    }
+    if frame.raw_len as usize > len_max {
+        return Err(Undecoded::Damaged("the frame is longer than any may be here"));
+    }
+    let mut body = vec![0; frame.raw_len as usize];
+    decoder.decode(stored, frame, segment.key.as_ref(), &mut body)?;
+    Ok(Cow::Owned(body))
 }
 
 /// The segments that hold something at or below the log's end, in order, each with the last LSN that

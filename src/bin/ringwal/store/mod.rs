@@ -6,7 +6,8 @@ mod open;
 
 use ringwal::io::Disk;
 use ringwal::wal::block::Pool;
-use ringwal::wal::frame::Frame;
+use ringwal::wal::coding::{KeyId, KeyProblem};
+use ringwal::wal::frame::{Frame, FrameHeader};
 use ringwal::wal::inspect::{Inspect, InspectEvent, Survey, Verified};
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{DiskError, FileId, LogId, Op, Output, Owner, Token};
@@ -26,10 +27,19 @@ pub(crate) struct Store {
     tokens: u32,
 }
 
+/// Entries that cannot be shown.
+pub(crate) struct Locked {
+    pub(crate) entries: u64,
+    pub(crate) key: KeyId,
+    pub(crate) problem: KeyProblem,
+}
+
 /// What an inspection comes upon, in LSN order.
 pub(crate) enum Found<'a> {
     /// A frame of entries whose checksums hold.
     Frame(&'a Frame),
+    /// Encrypted entries whose checksums hold, and the key that is not there.
+    Locked(&'a FrameHeader, KeyId, KeyProblem),
     /// Entries that were durable and cannot be read.
     Damage(&'a Corruption),
 }
@@ -48,7 +58,8 @@ impl Store {
         from: Option<Lsn>,
         visit: &mut dyn FnMut(Found<'_>) -> Result<bool>,
     ) -> Result<(Option<Survey>, Verified)> {
-        let mut inspect = Inspect::new(self.config(log), self.pool.clone(), from);
+        let inspect = Inspect::new(self.config(log), self.pool.clone(), from);
+        let mut inspect = inspect.with_cipher(crate::keys::cipher());
         let mut survey = None;
         let mut in_flight = 0_u32;
         loop {
@@ -57,6 +68,12 @@ impl Store {
                     InspectEvent::Survey(found) => survey = found.map(|survey| *survey),
                     InspectEvent::Frame(frame) => {
                         if !visit(Found::Frame(&frame))? {
+                            self.settle(in_flight);
+                            return Ok((survey, Verified::default()));
+                        }
+                    }
+                    InspectEvent::Locked { header, key, problem } => {
+                        if !visit(Found::Locked(&header, key, problem))? {
                             self.settle(in_flight);
                             return Ok((survey, Verified::default()));
                         }
@@ -101,19 +118,29 @@ impl Store {
         Ok(())
     }
 
-    /// The parked entries, oldest first.
-    pub(crate) fn parked(&mut self) -> Result<Vec<ParkedEntry>> {
-        let mut entries = Vec::new();
+    /// The parked entries, oldest first, and the ids of those that cannot be decrypted, with the reason.
+    pub(crate) fn parked(&mut self) -> Result<(Vec<ParkedEntry>, Option<Locked>)> {
+        let (mut entries, mut hidden, mut why) = (Vec::new(), Vec::new(), None);
         let (survey, _) = self.inspect(LogId::Park, None, &mut |found| {
-            if let Found::Frame(frame) = found {
-                entries.extend(records(frame).filter_map(|(lsn, bytes)| parked_entry(lsn, bytes)));
+            match found {
+                Found::Frame(frame) => {
+                    entries.extend(records(frame).filter_map(|(lsn, bytes)| parked_entry(lsn, bytes)));
+                }
+                Found::Locked(header, key, problem) => {
+                    let count = u64::from(header.record_count);
+                    hidden.extend((0..count).map(|at| header.first_lsn.advance(at)));
+                    why.get_or_insert((key, problem));
+                }
+                Found::Damage(_) => {}
             }
             Ok(true)
         })?;
         if let Some(survey) = survey {
             entries.retain(|entry| !is_done(&survey, entry.id));
+            hidden.retain(|id| !is_done(&survey, *id));
         }
-        Ok(entries)
+        let locked = why.filter(|_| !hidden.is_empty());
+        Ok((entries, locked.map(|(key, problem)| Locked { entries: hidden.len() as u64, key, problem })))
     }
 
     /// Reads `len` bytes of a file; `None` if it is not there any more.
@@ -168,6 +195,7 @@ impl Store {
             block_len,
             segment_len: 1 << 20,
             frame_len_max: block_len,
+            features: 0,
             seed: 0,
             mutants: Mutants::default(),
         }

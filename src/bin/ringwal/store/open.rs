@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringwal::io::{Io, IoConfig, IoOpenError};
 use ringwal::wal::block::Pool;
+use ringwal::wal::coding::features;
 use ringwal::wal::meta::{Meta, MetaError};
 use ringwal::wal::segment::FORMAT_MAJOR;
 
@@ -98,9 +99,13 @@ fn read_meta(dir: &Path) -> Result<Option<Meta>> {
 /// META is of a version that is not known here.
 pub(crate) fn newer_format(path: &Path, major: u16, features: u64) -> Failure {
     Failure::usage(format!(
-        "{} has format {major} with features {features:#x}, this version of ringwal reads up to {FORMAT_MAJOR} without any; \
+        "{} has format {major}{}, this version of ringwal reads up to {FORMAT_MAJOR}; \
          use the version that wrote it, or a later one",
-        path.display()
+        path.display(),
+        match features {
+            0 => String::new(),
+            bits => format!(" with {}", features::names(bits)),
+        }
     ))
 }
 

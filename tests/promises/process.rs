@@ -1,0 +1,97 @@
+//! Threads, CPUs, and several queues beside each other: with real threads, on real files.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use ringwal::{Durability, Idle, Queue};
+
+use crate::common::{LONG, Numbered, Recorder, assert_accounted, assert_exactly_once_in_order, drain, small};
+
+/// The line of a thread's status that begins with this word.
+fn status_of(task: &std::path::Path, word: &str) -> String {
+    let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(word));
+    line.unwrap_or_default().trim_start_matches(':').trim().to_owned()
+}
+
+/// The thread of this name, which may have been started a moment ago and not have told it yet.
+fn named(name: &str) -> std::path::PathBuf {
+    let begun = Instant::now();
+    loop {
+        let mut tasks = fs::read_dir("/proc/self/task").unwrap().filter_map(|task| Some(task.ok()?.path()));
+        if let Some(task) = tasks.find(|task| status_of(task, "Name") == name) {
+            return task;
+        }
+        assert!(begun.elapsed() < LONG, "no thread is called {name}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// F087, F133: the flush core stays on its CPU, and nobody else is moved.
+#[test]
+fn the_flush_core_runs_on_the_cpu_that_it_was_given_and_on_no_other() {
+    let own = status_of("/proc/thread-self".as_ref(), "Cpus_allowed_list");
+    // The last one of a list such as `0-3,5`.
+    let cpu: usize = own.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let queue = small(dir.path(), Durability::Immediate).name("placed").cpu(cpu).open(Recorder::default()).unwrap();
+    queue.producer().push_durable(Numbered::new(0, 0, 20)).unwrap().wait().unwrap();
+    assert_eq!(status_of(&named("placed-flush"), "Cpus_allowed_list"), cpu.to_string());
+    assert_eq!(status_of(&named("placed-sink"), "Cpus_allowed_list"), own);
+    assert_eq!(status_of("/proc/thread-self".as_ref(), "Cpus_allowed_list"), own);
+    queue.shutdown(LONG).unwrap();
+}
+
+/// F133: however the flush core passes its time, a push that comes after a rest is taken.
+#[test]
+fn with_each_idle_strategy_pushes_arrive_after_rests_of_any_length() {
+    for idle in [Idle::Park, Idle::Backoff, Idle::Spin] {
+        let dir = tempfile::tempdir().unwrap();
+        let sink = Recorder::default();
+        let queue = small(dir.path(), Durability::Immediate).idle(idle).open(sink.clone()).unwrap();
+        for n in 0..40 {
+            queue.producer().push(Numbered::new(0, n, 20)).unwrap();
+            drain(&queue);
+            std::thread::sleep(Duration::from_micros(u64::from(n % 8) * 25));
+        }
+        assert_accounted(&queue.metrics());
+        assert_exactly_once_in_order(&sink.0.all(), &[40]);
+        queue.shutdown(LONG).unwrap();
+    }
+}
+
+/// F119, F258: several queues in one process share nothing but the CPUs.
+#[test]
+fn queues_beside_each_other_keep_to_themselves() {
+    const QUEUES: u32 = 4;
+    let dirs: Vec<_> = (0..QUEUES).map(|_| tempfile::tempdir().unwrap()).collect();
+    let sinks: Vec<_> = (0..QUEUES).map(|_| Recorder::default()).collect();
+    let open =
+        |q: usize| small(dirs[q].path(), Durability::Immediate).name(format!("queue {q}")).open(sinks[q].clone());
+    let queues: Vec<Queue<Numbered>> = (0..QUEUES as usize).map(|q| open(q).unwrap()).collect();
+    // One of them stands still, and holds nobody up.
+    queues[0].pause();
+    std::thread::scope(|scope| {
+        for thread in 0..3 {
+            let queues = &queues;
+            // Each thread pushes into all of them in turn: a thread has a ring in each queue.
+            scope.spawn(move || {
+                for n in 0..200 {
+                    queues.iter().for_each(|queue| _ = queue.producer().push(Numbered::new(thread, n, 20)).unwrap());
+                }
+            });
+        }
+    });
+    for (queue, sink) in queues.iter().zip(&sinks).skip(1) {
+        drain(queue);
+        assert_accounted(&queue.metrics());
+        assert_exactly_once_in_order(&sink.0.all(), &[200; 3]);
+    }
+    assert_eq!(sinks[0].0.len(), 0);
+    queues[0].resume();
+    drain(&queues[0]);
+    assert_exactly_once_in_order(&sinks[0].0.all(), &[200; 3]);
+    for queue in queues {
+        assert_eq!(queue.shutdown(LONG).unwrap().delivered, 600);
+    }
+}
