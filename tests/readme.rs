@@ -104,9 +104,14 @@ fn the_defaults_are_the_readmes() {
     for part in ["attempts_max: Some(60)", "base: 100ms", "factor: 2.0", "max: 30s"] {
         assert!(retry.contains(part), "{part} in {retry}");
     }
+    let coding = default_of("coding");
+    for (field, name) in [("compression", "compression: None"), ("cipher", "cipher: None")] {
+        assert_eq!(rows[field].0, "none");
+        assert!(coding.contains(name), "{name} in {coding}");
+    }
     let Breaker { failures, share, open_for, probes } = Breaker::default();
     assert_eq!((failures, share, open_for, probes), (5, None, Duration::from_secs(10), 1));
-    assert_eq!(rows.len(), in_code.len() + 1, "a row is not compared");
+    assert_eq!(rows.len(), in_code.len() + 3, "a row is not compared");
 }
 
 /// What opening a queue with these settings refuses.
