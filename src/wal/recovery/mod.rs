@@ -36,6 +36,7 @@
 //! | N     | as D, E or J, but the promise ends within the hole               | corruption up to the promise, torn there: the log ends |
 //! | O     | a segment of an incarnation before the last recovery             | counts up to the end that recovery found   |
 //! | P     | as G, but a block that would come next cannot be read              | corruption, up to what may lie there       |
+//! | P     | a segment's header cannot be read, and it has no place in front of the end | corruption, up to what may lie there |
 //! | M     | as G, and nothing was begun there                                | the log ends here; no torn tail reported   |
 //!
 //! Each case has a test that carries its label.

@@ -236,9 +236,15 @@ fn case_p_what_would_come_next_and_cannot_be_read_is_no_torn_tail() {
     assert_eq!(result(&store), (end + 64, vec![(end + 1, end + 64)]));
     let mut store = Store::sample();
     store.disk.bad.extend([(slot(2), 0), (slot(2), 1)]);
-    let (blind, holes) = result(&store);
-    assert_eq!(holes.len(), 1, "the header of the tail cannot be read");
-    assert!(holes[0].0 <= 23 && blind >= end, "{holes:?}");
+    let (blind, missed) = result(&store);
+    assert_eq!(missed.len(), 1, "the header of the tail cannot be read");
+    assert!(missed[0].0 <= 23 && blind >= end, "{missed:?}");
+    // The cursor promises a part of what it held: the rest is missed too, and no number of it is given out again.
+    store.write_cursor(4, 25);
+    let scanned = store.scan();
+    let missed = holes(&scanned);
+    assert_eq!(missed[0], (21, 25));
+    assert!(missed[1].0 == 26 && missed[1].1 >= 30 && scanned.next_lsn.number() > 30, "{missed:?}");
     let mut store = Store::sample();
     store.write_cursor(4, 30).close(30, 103);
     store.disk.bad.insert((slot(2), last));

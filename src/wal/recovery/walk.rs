@@ -62,6 +62,8 @@ pub(crate) struct Walked {
     pub(crate) corruption: Vec<Corruption>,
     pub(crate) torn: Option<TornTail>,
     pub(crate) lost_marks: u64,
+    /// Holes that are missing segments and that the log goes on behind: at least so many segments have their place.
+    pub(crate) bridged: usize,
 }
 
 /// How the segments hang together.
@@ -154,15 +156,19 @@ fn is_closed(known: &Known, end: Lsn) -> bool {
     known.clean.is_some_and(|clean| end >= clean.lsn)
 }
 
-/// P, for a segment whose header cannot be read: it may be the one that the log goes on in. Not where a hole
-/// was found already (J: its place in the chain is known then), nor where the log was closed in order.
+/// P, for segments whose header cannot be read: any of them may be one that the log goes on in. Not where the log
+/// was closed in order, nor where each has its place in the chain (J: in front of a segment that the walk went on in).
+/// A hole alone does not settle it: it ends at the promise, and an unreadable tail may hold more than was promised.
 pub(crate) fn look_at_blind(walked: &mut Walked, blind: &[SlotNo], segment_len: u64, known: &Known) {
-    let settled = is_closed(known, walked.end) || !walked.corruption.is_empty();
-    let Some(slot) = blind.first().filter(|_| !settled) else { return };
+    if is_closed(known, walked.end) || blind.len() <= walked.bridged {
+        return;
+    }
     let raw_max = segment_len / u64::from(known.block_len) * known.block_raw_max;
-    let (first, last) = (walked.end.next(), walked.end.advance(most_records(raw_max)));
-    walked.corruption.push(Corruption { slot: *slot, offset: 0, first, last, why: UNREADABLE });
-    walked.end = last;
+    for slot in blind {
+        let (first, last) = (walked.end.next(), walked.end.advance(most_records(raw_max)));
+        walked.corruption.push(Corruption { slot: *slot, offset: 0, first, last, why: UNREADABLE });
+        walked.end = last;
+    }
 }
 
 /// Walks the log from the cursor to its end.
@@ -253,6 +259,7 @@ impl Walk<'_> {
         self.expected = Some(expected.max(last.next()));
         // Behind the last promise the log was torn: what lies there was never acknowledged.
         let behind = behind.filter(|_| last == until);
+        self.out.bridged += usize::from(behind.is_some());
         if let (None, Some(span)) = (behind, self.out.spans.last_mut()) {
             span.end = span.end.max(last);
         }

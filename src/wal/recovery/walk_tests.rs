@@ -1,7 +1,7 @@
 //! One test for each case of the table in the module above, fed by hand.
 
 use super::find::{Found, Frames};
-use super::walk::{Known, Segment, Walked, to_read, walk};
+use super::walk::{Known, Segment, Walked, look_at_blind, to_read, walk};
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::schema::Schema;
 use crate::time::UnixNanos;
@@ -298,4 +298,31 @@ fn case_l_what_a_later_segment_holds_is_not_looked_for_in_one_whose_successor_is
     let done = vec![(Lsn::new(3), Lsn::new(21)), (Lsn::new(23), Lsn::new(31))];
     let recovered = Some(LogEnd { lsn: Lsn::new(30), uid: SegmentUid(103) });
     assert_eq!(result(&segments, &Known { done, recovered, ..known(0, 30) }), (30, vec![]));
+}
+
+/// Found by reading: the cursor promised a part of what the unreadable tail held. That part was reported, and the rest,
+/// durable too, was not: nothing said that it is missing, and its numbers were given out again.
+#[test]
+fn case_p_a_hole_up_to_the_promise_says_nothing_of_what_an_unreadable_segment_holds_behind_it() {
+    let segment_len = 32 * 512;
+    let most = segment_len / 8;
+    let seen = |segments: &[Segment], known: &Known, blind: &[u32]| {
+        let mut walked = walk(segments, known);
+        let blind: Vec<_> = blind.iter().copied().map(SlotNo).collect();
+        look_at_blind(&mut walked, &blind, segment_len, known);
+        (walked.end.number(), holes(&walked))
+    };
+    let tail_gone = [segment(1, 1, 0, 0, &[(1, 2, 0), (3, 2, 2)])];
+    assert_eq!(seen(&tail_gone, &known(0, 5), &[]), (5, vec![(5, 5)]));
+    assert_eq!(seen(&tail_gone, &known(0, 5), &[2]), (5 + most, vec![(5, 5), (6, 5 + most)]));
+    // Each of several slots may be a part of the tail.
+    let both = vec![(5, 4 + most), (5 + most, 4 + 2 * most)];
+    assert_eq!(seen(&tail_gone, &known(0, 4), &[2, 3]), (4 + 2 * most, both));
+    // One that was bridged has its place: only another one may be the tail.
+    let middle_gone = [segment(1, 1, 0, 0, &[(1, 2, 0)]), segment(3, 8, 102, 7, &[(8, 2, 7)])];
+    assert_eq!(seen(&middle_gone, &known(0, 0), &[2]), (9, vec![(3, 7)]));
+    let (end, found) = seen(&middle_gone, &known(0, 0), &[2, 4]);
+    assert_eq!((end, found[0], found[1].0), (9 + 2 * most, (3, 7), 10));
+    let closed = Known { clean: Some(LogEnd { lsn: Lsn::new(9), uid: SegmentUid(103) }), ..known(0, 0) };
+    assert_eq!(seen(&middle_gone, &closed, &[2, 4]), (9, vec![(3, 7)]), "closed in order: nothing comes behind it");
 }
