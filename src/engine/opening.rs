@@ -204,7 +204,7 @@ impl Opening {
             log,
             reader,
             window,
-            parking: Parking::new(park_log, park_reader, pool, gone),
+            parking: Parking::new(park_log, park_reader, pool, gone, is_park_news),
         };
         let need = config.segment_len;
         // `Spill` asks for a slot only when memory fills.

@@ -35,6 +35,9 @@ pub(crate) struct Parking {
     pool: Pool,
     /// What is gone from the park.
     gone: Ranges,
+    /// Opening has found numbers to be gone that the cursor on disk does not know yet. A frame behind them that were durable
+    /// before that cursor would make entries of them for whoever opens after a power cut: none is begun until then.
+    news: bool,
     waiting: VecDeque<Batch>,
     listings: VecDeque<Listing>,
     unparks: Vec<(Lsn, Unpark)>,
@@ -74,12 +77,14 @@ struct Listing {
 type Unpark = SyncSender<Result<(), LogError>>;
 
 impl Parking {
-    pub(crate) fn new(log: Log, reader: Reader, pool: Pool, gone: Ranges) -> Self {
+    /// The park of a log that may have just been told, by opening, what else is `gone` (`news`).
+    pub(crate) fn new(log: Log, reader: Reader, pool: Pool, gone: Ranges, news: bool) -> Self {
         Self {
             log,
             reader,
             pool,
             gone,
+            news,
             waiting: VecDeque::new(),
             listings: VecDeque::new(),
             unparks: Vec::new(),
@@ -125,7 +130,10 @@ impl Parking {
     /// Moves waiting records into frames, and listings on.
     pub(crate) fn turn(&mut self, now: Instant, clock: &Clock, shared: &Shared) -> bool {
         let mut busy = false;
-        for index in 0..self.waiting.len() {
+        // A log that has failed or is being closed writes nothing more, and those who wait must be told so.
+        let is_early = self.news && !self.closing && self.log.failure().is_none();
+        let filled = if is_early { 0 } else { self.waiting.len() };
+        for index in 0..filled {
             match self.fill(index, now, clock) {
                 Ok(moved) => busy |= moved,
                 Err(blocked) => {
@@ -304,6 +312,8 @@ impl Parking {
                 }
             }
             Event::CursorDurable(_) => {
+                // Opening told it before anything was written: the first one that is durable says all of it.
+                self.news = false;
                 // The cursor holds the ranges as they were when it was written; those who wait asked before.
                 if self.log.is_cursor_current() {
                     for (_, reply) in self.unparks.drain(..) {
