@@ -3,7 +3,13 @@
 #[path = "cli/mod.rs"]
 mod cli;
 
+use std::fs;
+use std::path::PathBuf;
+
 use cli::{Place, real_text};
+use ringwal::ring::record::{RECORD_HEADER_LEN, State, Word, stride_of};
+use ringwal::wal::coding::BodyCoding;
+use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 
 const KEYS: &str = "# two keys\n1:0101010101010101010101010101010101010101010101010101010101010101\n\
                     2:0202020202020202020202020202020202020202020202020202020202020202\n";
@@ -88,4 +94,70 @@ fn a_key_file_that_is_none_is_refused_without_showing_what_is_in_it() {
     assert!(!done.err.contains("secret"), "{done:?}");
     done.refused(2, &["bad", "line 1", "64 hexadecimal digits"]);
     place.run(&["dump", "q", "--key-file", "absent"]).refused(2, &["cannot read the key file absent"]);
+}
+
+/// The first frame of entries in the log: its file, where it begins there, and its header.
+fn first_frame(place: &Place) -> (PathBuf, usize, FrameHeader) {
+    let names = fs::read_dir(place.path("q")).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = names
+        .filter(|path| path.extension().is_some_and(|e| e == "rwal"))
+        .flat_map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            let blocks = (0..bytes.len()).step_by(4096);
+            let frames = blocks.filter_map(|at| Some((path.clone(), at, FrameHeader::decode(&bytes[at..]).ok()?)));
+            frames.filter(|(_, _, header)| header.kind == FrameKind::Data).collect::<Vec<_>>()
+        })
+        .collect();
+    found.sort_by_key(|(_, _, header)| header.first_lsn);
+    found.into_iter().next().unwrap()
+}
+
+/// `salvage` and `tail` once took it for what it says it is: only the reader of the log refused it.
+#[test]
+fn a_frame_that_somebody_without_a_key_has_put_there_is_neither_shown_nor_saved() {
+    const FORGED: &[u8] = b"forged";
+    let place = encrypted(b"one\n");
+    let (path, at, header) = first_frame(&place);
+    assert!(header.coding.encrypted && header.record_count == 1, "{header:?}");
+    let mut body = Word::new(State::Ready, RECORD_HEADER_LEN + FORGED.len()).0.to_le_bytes().to_vec();
+    body.resize(RECORD_HEADER_LEN, 0);
+    body.extend(FORGED);
+    body.resize(stride_of(FORGED.len()), 0);
+    let len = u32::try_from(body.len()).unwrap();
+    let body_crc = crc32c::crc32c(&body);
+    let mut bytes = fs::read(&path).unwrap();
+    FrameHeader { coding: BodyCoding::PLAIN, body_len: len, raw_len: len, body_crc, ..header }.encode(&mut bytes[at..]);
+    bytes[at + FRAME_HEADER_LEN..][..body.len()].copy_from_slice(&body);
+    fs::write(&path, bytes).unwrap();
+
+    let key = ["--key-file", "keys"];
+    for command in [&["dump", "q"][..], &["tail", "-n", "1", "q"]] {
+        for args in [&key[..], &[]] {
+            let done = place.run(&[command, args].concat());
+            assert!(!done.out.contains("forged"), "{done:?}");
+        }
+    }
+    for form in ["queue", "text"] {
+        let done = place.run(&[&["salvage", "q", "--to", form, "--as", form, "--json"], &key[..]].concat()).expect(4);
+        let report: serde_json::Value = serde_json::from_str(&done.out).unwrap();
+        let lost = serde_json::json!([[header.first_lsn.number(), header.first_lsn.number()]]);
+        assert_eq!((&report["log"]["saved"], &report["log"]["lost"]), (&0.into(), &lost));
+    }
+    assert_eq!(place.read("text"), "");
+}
+
+#[test]
+fn a_segment_that_has_lost_the_salt_of_its_key_is_named_and_its_entries_are_counted() {
+    let place = encrypted(b"one\ntwo\n");
+    let (path, _, header) = first_frame(&place);
+    let mut bytes = fs::read(&path).unwrap();
+    // Both copies.
+    bytes[..8192].fill(0);
+    fs::write(&path, bytes).unwrap();
+    let args = ["salvage", "q", "--to", "text", "--as", "text", "--json", "--key-file", "keys"];
+    let report: serde_json::Value = serde_json::from_str(&place.run(&args).expect(4).out).unwrap();
+    assert_eq!((&report["log"]["saved"], &report["log"]["lost_entries"]), (&0.into(), &2.into()));
+    let file = serde_json::json!(path.file_name().unwrap().to_str().unwrap());
+    let named = report["files"].as_array().unwrap().iter().find(|row| row["file"] == file).unwrap();
+    assert!(named["wrong"].as_str().unwrap().contains("salt of its key is lost"), "{named} {header:?}");
 }

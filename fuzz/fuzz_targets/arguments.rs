@@ -15,6 +15,8 @@ use libfuzzer_sys::fuzz_target;
 mod args;
 #[path = "../../src/bin/ringwal/failure.rs"]
 mod failure;
+#[path = "../../src/bin/ringwal/keys.rs"]
+mod keys;
 #[path = "../../src/bin/ringwal/line.rs"]
 mod line;
 #[path = "../../src/bin/ringwal/output.rs"]

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 mod args;
 #[path = "../../src/bin/ringwal/failure.rs"]
 mod failure;
+#[path = "../../src/bin/ringwal/keys.rs"]
+mod keys;
 #[path = "../../src/bin/ringwal/line.rs"]
 mod line;
 #[path = "../../src/bin/ringwal/output.rs"]

@@ -32,6 +32,8 @@ mod dump;
 mod failure;
 #[path = "../../src/bin/ringwal/inspect.rs"]
 mod inspect;
+#[path = "../../src/bin/ringwal/keys.rs"]
+mod keys;
 #[path = "../../src/bin/ringwal/line.rs"]
 mod line;
 #[path = "../../src/bin/ringwal/output.rs"]

@@ -8,7 +8,7 @@ use super::encoder::nonce;
 use super::pack::unpack;
 use super::{Cipher, KeyId, Packing, SegmentCipher, SegmentIdentity, SegmentKey, TAG_LEN};
 use crate::lsn::SegmentUid;
-use crate::wal::frame::{AUTHENTICATED_LEN, FRAME_HEADER_LEN, FrameHeader};
+use crate::wal::frame::{AUTHENTICATED_LEN, FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use crate::wal::op::LogId;
 use crate::wal::segment::StoreId;
 
@@ -111,6 +111,10 @@ impl Decoder {
         let body = &stored[FRAME_HEADER_LEN..FRAME_HEADER_LEN + header.body_len as usize];
         let packing = header.coding.packing;
         if !header.coding.encrypted {
+            if key.is_some() && header.kind == FrameKind::Data {
+                // Somebody has put it there who has no key.
+                return Err(Undecoded::Damaged("the frame is not encrypted, its segment is"));
+            }
             return if unpack(packing, body, out) { Ok(()) } else { Err(Undecoded::Damaged(NOT_PACKED)) };
         }
         let Some(key) = key else { return Err(Undecoded::Damaged("the frame is encrypted, its segment is not")) };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::wal::block::{Block, BlockMut, Pool};
 use crate::wal::coding::{Cipher, Decoder, SegmentKey, Undecoded};
-use crate::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
+use crate::wal::frame::{FRAME_HEADER_LEN, FrameHeader};
 use crate::wal::op::LogId;
 use crate::wal::segment::StoreId;
 
@@ -61,10 +61,6 @@ impl Decoding {
         header: &FrameHeader,
         key: Option<&SegmentKey>,
     ) -> Option<Result<Block, Undecoded>> {
-        if key.is_some() && !header.coding.encrypted && header.kind == FrameKind::Data {
-            // Somebody has put it there who has no key.
-            return Some(Err(Undecoded::Damaged("the frame is not encrypted, its segment is")));
-        }
         let len = (FRAME_HEADER_LEN + header.raw_len as usize).next_multiple_of(ALIGN);
         if self.chunk.as_ref().is_none_or(|chunk| chunk.len() < len) {
             self.wants = len;

@@ -174,6 +174,10 @@ pub(super) fn files(source: &Source) -> Vec<(String, String)> {
                 }
             }
             SlotHeader::Newer { major } => wrong.push(format!("was written by format {major}")),
+            SlotHeader::Invalid if source.salt_is_lost(file) => wrong.push(
+                "has no whole header, and with it the salt of its key is lost: entries in it cannot be decrypted"
+                    .to_owned(),
+            ),
             SlotHeader::Invalid => wrong.push("has no whole header".to_owned()),
             SlotHeader::Free | SlotHeader::Void => {}
         }

@@ -8,14 +8,14 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use ringwal::SlotNo;
 use ringwal::wal::coding::{Decoder, KeyId, KeyProblem, SegmentKey};
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader};
 use ringwal::wal::meta::{Meta, MetaError};
 use ringwal::wal::op::LogId;
 use ringwal::wal::salvage::{Judged, SECTOR_LEN, Sift, SlotFile, read_cursor};
-use ringwal::wal::segment::{SlotHeader, StoreId};
+use ringwal::wal::segment::{SegmentHeader, SlotHeader, StoreId};
+use ringwal::{SegmentUid, SlotNo};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
@@ -127,10 +127,10 @@ impl Source {
         if found != *header || !found.body_matches(&bytes[FRAME_HEADER_LEN..]) {
             return None;
         }
-        let body = if header.coding.is_plain() {
+        let (mut decoder, key) = self.decoder(judged)?;
+        let body = if header.coding.is_plain() && key.is_none() {
             bytes.split_off(FRAME_HEADER_LEN)
         } else {
-            let (mut decoder, key) = self.decoder(judged)?;
             let mut body = vec![0; header.raw_len as usize];
             decoder.decode(&bytes, header, key.as_ref(), &mut body).ok()?;
             body
@@ -139,15 +139,25 @@ impl Source {
         (records == header.record_count as usize).then_some(body)
     }
 
-    /// What decodes a frame, if the header of its segment is whole, or it is not encrypted.
-    fn decoder(&self, judged: &Judged) -> Option<(Decoder, Option<SegmentKey>)> {
-        let headers = self.files.iter().filter_map(|file| match &file.header {
+    /// The header of a segment, in whichever file it is whole.
+    fn segment(&self, uid: SegmentUid) -> Option<&SegmentHeader> {
+        let mut headers = self.files.iter().filter_map(|file| match &file.header {
             SlotHeader::Segment(header) => Some(header),
             _ => None,
         });
+        headers.find(|header| header.uid == uid)
+    }
+
+    /// Whether frames in a file are encrypted with keys whose salts are in no header any more.
+    pub(super) fn salt_is_lost(&self, file: &SlotFile) -> bool {
+        let mut frames = file.pieces.iter().map(|piece| &piece.header);
+        frames.any(|frame| frame.coding.encrypted && self.segment(frame.seg_uid).is_none())
+    }
+
+    /// What decodes a frame, if the header of its segment is whole, or it is not encrypted.
+    fn decoder(&self, judged: &Judged) -> Option<(Decoder, Option<SegmentKey>)> {
         let frame = &judged.piece.header;
-        let segment = headers.into_iter().find(|header| header.uid == frame.seg_uid);
-        match segment {
+        match self.segment(frame.seg_uid) {
             Some(header) => Some((Decoder::new(header.log, header.store, crate::keys::cipher()), header.key)),
             None if frame.coding.encrypted => None,
             None => Some((Decoder::new(self.files[judged.file].log, StoreId([0; 16]), None), None)),

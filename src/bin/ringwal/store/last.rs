@@ -154,7 +154,7 @@ fn decoded<'a>(
     stored: &'a [u8],
     len_max: usize,
 ) -> std::result::Result<Cow<'a, [u8]>, Undecoded> {
-    if frame.coding.is_plain() {
+    if frame.coding.is_plain() && segment.key.is_none() {
         return Ok(Cow::Borrowed(&stored[FRAME_HEADER_LEN..]));
     }
     if frame.raw_len as usize > len_max {
