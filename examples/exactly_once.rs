@@ -57,7 +57,7 @@ impl Sink<String> for Total {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let (log, path) = (dir.path().join("queue"), dir.path().join("total"));
 
