@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
+use crate::config::{
+    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull,
+};
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;

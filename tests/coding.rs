@@ -316,7 +316,7 @@ fn settings_that_do_not_fit_are_refused_by_name() {
     };
     let open = || settings(dir.path(), Durability::Immediate);
     #[cfg(feature = "zstd")]
-    refused(open().compression(Compression::Zstd { level: 23, min_len: 0 }), "compression (level)");
+    refused(open().compression(Compression::Zstd { level: 23, min_len: 0 }), "compression");
     // Twelve frames are enough for a log that codes nothing.
     let least =
         |builder: Builder| (0..64).find(|n| builder.clone().memory_max(n << 18).open(Recorder::default()).is_ok());

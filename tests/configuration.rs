@@ -94,7 +94,8 @@ fn every_field_of_a_config_has_a_key() {
     assert!(fields.len() > 20, "{shown}");
     let bookkeeping = ["origins".to_owned(), "coding".to_owned()];
     // `coding` holds the compression and the cipher; a cipher has secrets, and no key.
-    let keys: BTreeSet<String> = &(&fields - &BTreeSet::from(bookkeeping)) | &BTreeSet::from(["compression".to_owned()]);
+    let keys: BTreeSet<String> =
+        &(&fields - &BTreeSet::from(bookkeeping)) | &BTreeSet::from(["compression".to_owned()]);
     assert_eq!(keys, tops());
 }
 

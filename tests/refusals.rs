@@ -316,9 +316,9 @@ fn a_newer_format_is_refused_with_both_numbers() {
     // A feature that must be known to read, and one that must be known to write.
     for at in [40, 48] {
         patch_meta(dir.path(), |meta| (meta[8], meta[40], meta[48]) = (1, 0, 0));
-        patch_meta(dir.path(), |meta| meta[at] = 4);
+        patch_meta(dir.path(), |meta| meta[at] = 8);
         let error = refused(dir.path());
-        assert!(error.to_string().contains("unknown features 0x4"), "{error}");
+        assert!(error.to_string().contains("unknown features 0x8"), "{error}");
     }
     // One that may be ignored is ignored, and a later minor number too.
     patch_meta(dir.path(), |meta| (meta[40], meta[48]) = (0, 0));

@@ -8,7 +8,8 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::field::{
-    ADAPTIVE, COMPRESSION, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT, Value, WHEN_FULL,
+    ADAPTIVE, COMPRESSION, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT,
+    Value, WHEN_FULL,
 };
 use super::units::{show_size, show_time};
 use super::{Config, GIB, KIB, MIB};

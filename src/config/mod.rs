@@ -274,7 +274,8 @@ impl Config {
     /// Length of a chunk of the memory pool.
     pub(crate) fn chunk_len(&self) -> usize {
         // The park log's frames are longer by a record's description; 64 KiB is the largest block.
-        let longest = u64::from(frame_len_for(self.entry_len_max, self.coding.overhead(), BLOCK_LEN_MAX)) + BLOCK_LEN_MAX;
+        let longest =
+            u64::from(frame_len_for(self.entry_len_max, self.coding.overhead(), BLOCK_LEN_MAX)) + BLOCK_LEN_MAX;
         usize::try_from(longest).unwrap_or(usize::MAX)
     }
 
