@@ -33,7 +33,7 @@ async fn work(orders: &Producer<String>) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let posted = Arc::new(AtomicUsize::new(0));
     let sink = {

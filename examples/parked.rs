@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ringwal::{Batch, Lsn, Queue, Retry, Verdict, blocking_fn};
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let (mended, tries) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let sink = {

@@ -14,7 +14,7 @@ struct Click {
 }
 ringwal::entry!(Click);
 
-fn main() -> Result<(), Box<dyn Error>> {
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let queue = Queue::builder(dir.path()).open(blocking_fn(|batch: &Batch<Click>| {
         for click in batch.values() {
