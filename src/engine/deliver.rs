@@ -315,7 +315,9 @@ impl<T: Entry> Delivery<T> {
 
     /// The sink has answered, or panicked.
     pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Answer) {
-        self.counted(|delivery| delivery.take_answer(lease, answer));
+        if self.counted(|delivery| delivery.take_answer(lease, answer)).is_none() {
+            self.shared.set_answered_late();
+        }
     }
 
     fn take_answer(&mut self, lease: Lease, answer: Answer) {

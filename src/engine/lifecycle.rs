@@ -260,11 +260,16 @@ impl Engine {
         }
         if delivery_ended == Err(RecvTimeoutError::Timeout) {
             // The sink hangs in its batch; the thread ends when it comes back.
-            return outcome.and_then(|state| Err(ShutdownError::Deadline(state)));
+            return late(outcome);
         }
         let _ = self.delivery.join();
-        outcome
+        if shared.has_answered_late() { late(outcome) } else { outcome }
     }
+}
+
+/// The sink was still busy when the time was over.
+fn late(outcome: Result<Shutdown, ShutdownError>) -> Result<Shutdown, ShutdownError> {
+    outcome.and_then(|state| Err(ShutdownError::Deadline(state)))
 }
 
 /// The first step of closing: pushes are refused, and nothing lingers.

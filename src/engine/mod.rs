@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     stop_delivery: AtomicBool,
     /// What delivery does counts as long as this says so; it counts under this lock.
     heard: Mutex<bool>,
+    /// The sink has answered when it was not heard any more.
+    answered_late: AtomicBool,
     paused: AtomicBool,
     /// What the breaker does, as a number.
     breaker: AtomicU8,
@@ -169,6 +171,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             stop_delivery: AtomicBool::new(false),
             heard: Mutex::new(true),
+            answered_late: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             breaker: AtomicU8::new(BreakerState::Closed as u8),
             refusing: AtomicBool::new(false),
@@ -319,6 +322,17 @@ impl Shared {
     pub(crate) fn while_heard<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         let heard = self.heard.lock();
         heard.then(work)
+    }
+
+    /// The sink has answered too late: its batch was not finished in time, though it has come back meanwhile.
+    pub(crate) fn set_answered_late(&self) {
+        // ORDERING: Relaxed: who reads it has heard of the thread's end by a channel.
+        self.answered_late.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_answered_late(&self) -> bool {
+        // ORDERING: see `set_answered_late`.
+        self.answered_late.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_heard(&self) -> bool {

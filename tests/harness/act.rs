@@ -64,6 +64,8 @@ impl Rig {
         while submitted < most {
             let now = self.clock.now();
             let process = self.process.as_mut().expect("a log is open");
+            // As the flush core does: what is being read is not removed or used again.
+            process.log.set_reading(process.reader.reading());
             let Some((token, op)) = process.log.poll_op(now) else { break };
             process.port.submit(token, op);
             submitted += 1;
