@@ -3,8 +3,8 @@
 //! ```text
 //!   frames ─► Dispatcher ─► batch ─► decode ─► sink ─► verdict ─► Dispatcher ─► acks ─► flush core
 //! ```
-//! The thread calls the sink itself; with a deadline, or with several batches out, see `calls.rs`. A sink's panic is contained here and counts as a retry; containing it
-//! needs unwinding (`panic = "unwind"`, the default).
+//! The thread calls the sink itself; with a deadline, or with several batches out, see `calls.rs`. A sink's panic is
+//! contained here and counts as a retry; containing it needs unwinding (`panic = "unwind"`, the default).
 
 use std::any::Any;
 use std::fmt;
