@@ -9,6 +9,7 @@
 # BURNERS     busy loops beside the tests (default: one for each core)
 # KEEP_GOING  when set, a failure is kept and counted, and the rounds go on
 # LIMIT       seconds after which a test program counts as hanging (default 900)
+# RELEASE     when set, the programs are built with optimization: a round takes a third of the processor time
 # WRAP        words to put before each program: "taskset -c 0", "prlimit --nofile=64"
 # LOGS        where outputs are kept (default: a directory below $TMPDIR, removed when all is well)
 set -euo pipefail
@@ -18,6 +19,8 @@ rounds=${1:?usage: tests/scripts/repeat.sh ROUNDS [NAME...]}
 shift
 burners=${BURNERS:-$(nproc)}
 limit=${LIMIT:-900}
+profile=()
+[[ -n ${RELEASE:-} ]] && profile=(--release)
 read -ra wrap <<<"${WRAP:-}"
 logs=${LOGS:-$(mktemp -d "${TMPDIR:-/tmp}/repeat.XXXXXX")}
 mkdir -p "$logs/bin"
@@ -44,7 +47,7 @@ while read -r program; do
     if (($#)) && ! printf '%s\n' "$@" | grep -qx "$short"; then continue; fi
     cp "$program" "$logs/bin/$name"
     programs+=("$name")
-done < <(cargo test --locked --all-features --no-run 2>&1 | tee /dev/stderr | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
+done < <(cargo test --locked --all-features "${profile[@]}" --no-run 2>&1 | tee /dev/stderr | sed -n 's/^ *Executable .*(\(.*\))$/\1/p')
 ((${#programs[@]})) || { echo "no test program was built, or none has such a name" >&2; exit 2; }
 
 for ((i = 0; i < burners; i++)); do
