@@ -89,6 +89,7 @@ pub trait Entry: Sized + Send + 'static {
     }
 
     /// The value that was encoded as `bytes` under `schema`, one that [`accepts`](Self::accepts) knows.
+    /// Not asked for entries of [`SCHEMA`](Self::SCHEMA) itself, which are what [`decode`](Self::decode) is for.
     ///
     /// # Errors
     /// As [`decode`](Self::decode); and when the schema is not accepted.

@@ -7,10 +7,9 @@
 
 use std::fmt::Display;
 
-use crate::delivery::batch::u32_of;
+use crate::delivery::batch::{RawBatch, u32_of};
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::flight::{Flight, State};
-use crate::delivery::lanes::Lane;
 use crate::delivery::lease::{Lease, LeaseId};
 use crate::delivery::seam::DeliveryEvent;
 use crate::lsn::Lsn;
@@ -66,11 +65,8 @@ impl Dispatcher {
         let count = count.min(flight.parking.len());
         let parked: Vec<u32> = flight.parking.drain(..count).collect();
         self.counts.parked += parked.len() as u64;
-        for index in parked {
-            let flight = &self.flights[at];
-            let (lsn, lane) = (flight.lsn(index), flight.batch.lane(index as usize));
-            self.finish(lsn, lane);
-        }
+        let batch = flight.batch.clone();
+        self.finish(&batch, &parked);
         self.note_progress();
     }
 
@@ -124,9 +120,7 @@ impl Dispatcher {
         }
         self.counts.malformed += u64::from(sorted.malformed);
         self.counts.delivered += sorted.acked.len() as u64;
-        for index in sorted.acked {
-            self.finish(flight.lsn(index), flight.batch.lane(index as usize));
-        }
+        self.finish(&flight.batch, &sorted.acked);
         if sorted.retry.is_empty() && sorted.park.is_empty() {
             if let Some(adaptive) = &mut self.adaptive {
                 adaptive.handle_latency(now.since(flight.last_out));
@@ -145,11 +139,24 @@ impl Dispatcher {
         self.note_progress();
     }
 
-    /// This entry has had its exit.
-    fn finish(&mut self, lsn: Lsn, lane: Lane) {
-        self.finished.add(lsn, lsn.next());
-        if self.lanes.free(lane) {
-            self.pending.handle_freed();
+    /// These entries of a batch have had their exit.
+    fn finish(&mut self, batch: &RawBatch, indexes: &[u32]) {
+        let (mut first, mut next) = (Lsn::ZERO, Lsn::ZERO);
+        for index in indexes {
+            let lsn = batch.lsn(*index as usize);
+            if lsn != next {
+                self.finished.add(first, next);
+                first = lsn;
+            }
+            next = lsn.next();
+        }
+        self.finished.add(first, next);
+        if !self.lanes.is_strict() {
+            for index in indexes {
+                if self.lanes.free(batch.lane(*index as usize)) {
+                    self.pending.handle_freed();
+                }
+            }
         }
     }
 

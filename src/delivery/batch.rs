@@ -200,20 +200,14 @@ impl<T: Entry> Batch<T> {
     /// Decodes a batch; what does not decode, or panics while it does, comes back beside it.
     #[must_use]
     pub fn decode(raw: RawBatch, deadline: Option<std::time::Instant>) -> (Self, Vec<Undecodable>) {
-        let mut entries = Vec::with_capacity(raw.len());
-        let mut failed = Vec::new();
-        for index in 0..raw.len() {
-            let (schema, bytes) = (raw.schema(index), raw.bytes(index));
-            // Nothing of ours is left half done by a panic in here: only `bytes` is lent.
-            let decoded = catch_unwind(AssertUnwindSafe(|| T::decode_from(schema, bytes)));
-            match decoded.unwrap_or_else(|_| Err(DecodeError::new("decoding panicked"))) {
-                Ok(value) => entries.push(Delivery {
-                    lsn: raw.lsn(index),
-                    value,
-                    time: system_time(raw.time(index)),
-                    attempt: raw.attempt(),
-                }),
-                Err(error) => failed.push(Undecodable { index, error }),
+        let (mut entries, mut failed) = (Vec::with_capacity(raw.len()), Vec::new());
+        let mut index = 0;
+        while index < raw.len() {
+            // Nothing of ours is left half done by a panic in here: `index` moves on when an entry is whole.
+            let decoding = AssertUnwindSafe(|| decode_run(&raw, &mut index, &mut entries, &mut failed));
+            if catch_unwind(decoding).is_err() {
+                failed.push(Undecodable { index, error: DecodeError::new("decoding panicked") });
+                index += 1;
             }
         }
         let places = (!failed.is_empty()).then(|| {
@@ -252,6 +246,29 @@ impl<T: Entry> Batch<T> {
         let (batch, failed) = Self::decode(RawBatch::new(frames, entries, 1), None);
         assert!(failed.is_empty(), "an encoding does not decode: {failed:?}");
         batch
+    }
+}
+
+/// Decodes all from `index` on, which moves along.
+fn decode_run<T: Entry>(
+    raw: &RawBatch,
+    index: &mut usize,
+    entries: &mut Vec<Delivery<T>>,
+    failed: &mut Vec<Undecodable>,
+) {
+    let Raw { frames, entries: found, attempt } = &*raw.0;
+    for run in found[*index..].chunk_by(|one, other| one.frame == other.frame) {
+        let frame = &frames[run[0].frame as usize];
+        let (body, time): (&[u8], _) = (&frame.body, system_time(frame.time));
+        let is_own = *frame.schema == T::SCHEMA;
+        for RawEntry { lsn, offset, len, .. } in run {
+            let bytes = &body[*offset as usize..][..*len as usize];
+            match if is_own { T::decode(bytes) } else { T::decode_from(&frame.schema, bytes) } {
+                Ok(value) => entries.push(Delivery { lsn: *lsn, value, time, attempt: *attempt }),
+                Err(error) => failed.push(Undecodable { index: *index, error }),
+            }
+            *index += 1;
+        }
     }
 }
 

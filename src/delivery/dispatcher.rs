@@ -239,7 +239,9 @@ impl Dispatcher {
             self.cramped = self.pending.has_freed() || self.pending.oldest_fresh().is_some();
             return None;
         };
-        (0..batch.len()).for_each(|index| self.lanes.take(batch.lane(index)));
+        if !self.lanes.is_strict() {
+            (0..batch.len()).for_each(|index| self.lanes.take(batch.lane(index)));
+        }
         self.flights.push(Flight {
             lease: LeaseId(0),
             state: State::Waiting { due: now },
@@ -286,9 +288,11 @@ impl Dispatcher {
     fn entries_of(&self, body: &[u8], first: Lsn, next: Lsn) -> Result<Vec<RawEntry>, FrameRefused> {
         let mut entries = Vec::with_capacity(usize::try_from(next.since(first)).map_or(0, |n| n.min(body.len() / 8)));
         let mut lsn = first;
+        // What comes at `next_lsn` or after it lies above `acked`.
+        let none_above = self.finished.runs() == 0;
         for record in Records::new(body) {
             let record = record.map_err(FrameRefused::Record)?;
-            if lsn >= self.next_lsn && !self.finished.contains(lsn) {
+            if lsn >= self.next_lsn && (none_above || !self.finished.contains(lsn)) {
                 let (offset, len) = (u32_of(record.offset), u32_of(record.payload.len()));
                 entries.push(RawEntry { lsn, lane: Lane(record.meta), frame: 0, offset, len });
             }

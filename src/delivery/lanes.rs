@@ -28,6 +28,11 @@ impl Lanes {
         Self { strict, taken: HashMap::new() }
     }
 
+    /// Whether all is one lane: there is nothing to look up.
+    pub(super) const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
     /// Whether an entry of this lane may not go out now.
     pub(super) fn is_taken(&self, lane: Lane) -> bool {
         !self.strict && self.taken.contains_key(&lane)
@@ -35,9 +40,7 @@ impl Lanes {
 
     /// An entry of this lane goes out for the first time.
     pub(super) fn take(&mut self, lane: Lane) {
-        if !self.strict {
-            *self.taken.entry(lane).or_default() += 1;
-        }
+        *self.taken.entry(lane).or_default() += 1;
     }
 
     /// An entry of this lane has had its exit. Tells whether the lane is free by that.
