@@ -13,7 +13,8 @@
 use std::collections::VecDeque;
 
 use crate::lsn::Lsn;
-use crate::wal::frame::Frame;
+use crate::wal::frame::{Frame, FrameHeader, Place};
+use crate::wal::reader::Border;
 
 /// Frames that wait for the delivery thread, in LSN order.
 #[derive(Debug)]
@@ -25,6 +26,26 @@ pub(crate) struct Window {
     lagging: bool,
     /// Frames that will never be on disk, as the log has failed; they wait for what must be read back first.
     kept: VecDeque<Frame>,
+}
+
+/// A frame whose memory was let go: what is known of it when it is to be read back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    pub(crate) header: FrameHeader,
+    pub(crate) place: Option<Place>,
+}
+
+impl Gone {
+    fn new(frame: &Frame) -> Self {
+        Self { header: frame.header, place: frame.place }
+    }
+
+    /// Where it ends on disk, if it has its place.
+    pub(crate) fn border(&self, block_len: u32) -> Option<Border> {
+        let Place { uid, position, .. } = self.place?;
+        let blocks = u32::try_from(self.header.stored_len(block_len) / u64::from(block_len)).ok()?;
+        Some(Border { uid, end: position + blocks, next: self.header.next_lsn })
+    }
 }
 
 impl Window {
@@ -52,15 +73,15 @@ impl Window {
         self.frames.is_empty()
     }
 
-    /// A frame that the log has just made ready. False: it was not kept.
-    pub(crate) fn offer(&mut self, frame: Frame, memory_is_short: bool) -> bool {
+    /// A frame that the log has just made ready; what comes back was not kept.
+    pub(crate) fn offer(&mut self, frame: Frame, memory_is_short: bool) -> Option<Gone> {
         if self.lagging || memory_is_short {
             self.lagging = true;
             self.behind = self.behind.max(frame.header.next_lsn);
-            return false;
+            return Some(Gone::new(&frame));
         }
         self.push(frame);
-        true
+        None
     }
 
     /// A frame that will never be on disk: it is kept whatever else is, if it was not before.
@@ -82,18 +103,12 @@ impl Window {
         self.frames.push_back(frame);
     }
 
-    /// Lets the newest frame go, if it is on disk: gives back memory. False: there is none to let go.
-    pub(crate) fn let_go(&mut self, durable: Lsn) -> bool {
-        let on_disk = self.frames.back().is_some_and(|frame| frame.header.next_lsn.prev() <= durable);
-        if !on_disk {
-            return false;
-        }
-        let Some(frame) = self.frames.pop_back() else {
-            return false;
-        };
+    /// Lets the newest frame go, if it is on disk: gives back memory. `None`: there is none to let go.
+    pub(crate) fn let_go(&mut self, durable: Lsn) -> Option<Gone> {
+        let frame = self.frames.pop_back_if(|frame| frame.header.next_lsn.prev() <= durable)?;
         self.next = frame.header.first_lsn;
         self.lagging = true;
-        true
+        Some(Gone::new(&frame))
     }
 
     /// The reader has read all that is durable: what of it is not here holds nothing. With `Spill` what was
@@ -130,7 +145,7 @@ mod tests {
     use crate::time::UnixNanos;
     use crate::wal::block::Pool;
     use crate::wal::coding::BodyCoding;
-    use crate::wal::frame::{FrameHeader, FrameKind};
+    use crate::wal::frame::FrameKind;
 
     fn frame(pool: &Pool, first: u64, next: u64) -> Frame {
         let header = FrameHeader {
@@ -159,7 +174,7 @@ mod tests {
     fn what_a_failed_log_gives_once_more_is_kept_once() {
         let pool = Pool::new(16, 4096).unwrap();
         let mut window = Window::new(Lsn::new(1), Lsn::ZERO);
-        assert!(window.offer(frame(&pool, 1, 3), false) && window.offer(frame(&pool, 3, 4), false));
+        assert!(window.offer(frame(&pool, 1, 3), false).is_none() && window.offer(frame(&pool, 3, 4), false).is_none());
         for (first, next) in [(1, 3), (3, 4), (4, 6)] {
             window.keep(frame(&pool, first, next));
         }
@@ -170,8 +185,8 @@ mod tests {
     fn what_was_not_kept_before_the_log_failed_comes_behind_what_is_read_back() {
         let pool = Pool::new(16, 4096).unwrap();
         let mut window = Window::new(Lsn::new(1), Lsn::ZERO);
-        assert!(window.offer(frame(&pool, 1, 3), false));
-        assert!(window.let_go(Lsn::new(2)) && !window.offer(frame(&pool, 3, 4), false));
+        assert!(window.offer(frame(&pool, 1, 3), false).is_none());
+        assert!(window.let_go(Lsn::new(2)).is_some() && window.offer(frame(&pool, 3, 4), false).is_some());
         for (first, next) in [(3, 4), (4, 6)] {
             window.keep(frame(&pool, first, next));
         }

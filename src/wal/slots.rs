@@ -4,7 +4,7 @@
 //!            Prepare            take_free           sealed, and a durable
 //!   absent ─────────► preparing ───► free ───► live ─── cursor at its end ──► free (≤ spare_max)
 //!      ▲                  │ failed: retried       ▲                       └─► retiring ──┐
-//!      │                  ▼ after 1 s             │                            Remove    │
+//!      │                  ▼ after 1 s             │                 one a second, Remove │
 //!      │              unprepared ─────────────────┘ (Prepare first)                      │
 //!      └─────────────────────────────────────────────────────────────────────────────────┘
 //! ```
@@ -25,6 +25,9 @@ use crate::wal::writer::NUMBER_MASK;
 
 /// How long a failed preparation waits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long there must have been too many free slots before one is removed, and then the next one: a busy log, whose
+/// backlog comes and goes, wants them back, and preparing one writes all of it.
+const REMOVE_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slot {
@@ -68,6 +71,8 @@ pub(super) struct Slots {
     slots: Vec<Slot>,
     preparing: Vec<Preparing>,
     removing: Option<(u32, SlotNo)>,
+    /// Since when there are more free slots than spare ones, or one less since the last was removed.
+    surplus_since: Option<Instant>,
     retry_at: Option<Instant>,
     number: u32,
     /// Slots with reads in flight: not used again before those are over.
@@ -85,6 +90,7 @@ impl Slots {
             slots: Vec::new(),
             preparing: Vec::with_capacity(2),
             removing: None,
+            surplus_since: None,
             retry_at: None,
             number: 0,
             reading: Vec::with_capacity(4),
@@ -233,7 +239,10 @@ impl Slots {
             self.preparing.push(Preparing { number, slot, urgent });
             return Some((number, Op::Prepare { file, len, mark: mark.freeze(), urgent }));
         }
-        if self.removing.is_none() && self.free() > self.spare_max {
+        if self.free() <= self.spare_max {
+            self.surplus_since = None;
+        } else if self.removing.is_none() && now.since(*self.surplus_since.get_or_insert(now)) >= REMOVE_AFTER {
+            self.surplus_since = Some(now);
             let at = self.slots.iter().rposition(|s| *s == Slot::Free)?;
             let slot = SlotNo(u32::try_from(at).ok()?);
             self.set(slot, Slot::Retiring);
@@ -268,8 +277,10 @@ impl Slots {
         !done
     }
 
-    /// When a failed preparation is tried again.
+    /// When a failed preparation is tried again, or a slot removed.
     pub(super) fn poll_timeout(&self, want: Want) -> Option<Instant> {
-        self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want))
+        let again = self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want));
+        let surplus = self.surplus_since.filter(|_| self.removing.is_none()).map(|since| since + REMOVE_AFTER);
+        again.into_iter().chain(surplus).min()
     }
 }

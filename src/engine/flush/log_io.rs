@@ -2,6 +2,7 @@
 
 use crate::config::OnCorruption;
 use crate::engine::Notice;
+use crate::engine::window::Gone;
 use crate::io::Disk;
 use crate::lsn::Lsn;
 use crate::time::Instant;
@@ -14,6 +15,8 @@ use super::Flush;
 
 /// Frames read back ahead of delivery.
 const READ_AHEAD_FRAMES: usize = 256;
+/// Reads at once where memory is not short: at some 300 µs each, chunks of 320 KiB, what a fast disk has to give.
+const READS_AHEAD: usize = 8;
 
 impl Flush {
     pub(super) fn submit(&mut self, now: Instant) {
@@ -30,11 +33,17 @@ impl Flush {
 
     pub(super) fn submit_reads(&mut self) {
         if !self.state.reading {
-            self.reader.seek(self.window.next(), None);
+            let next = self.window.next();
+            let known = self.state.read_from.take().filter(|(first, _)| *first == next);
+            self.reader.seek(next, known.map(|(_, place)| place));
             self.state.reading = true;
         }
-        while self.window.is_empty() || self.window.len() < READ_AHEAD_FRAMES && self.share.may_read_ahead(self.reads())
-        {
+        loop {
+            let ahead = self.window.len() < READ_AHEAD_FRAMES && self.share.may_read_ahead(self.reads());
+            if !ahead && !self.window.is_empty() {
+                return;
+            }
+            self.reader.set_reads_max(if ahead { READS_AHEAD } else { 0 });
             let durable = self.log.durable();
             let Some((token, op)) = self.reader.poll_op(self.log.segments(), durable, &self.pool) else {
                 return;
@@ -125,8 +134,22 @@ impl Flush {
             return;
         }
         let short = is_durable && self.log.failure().is_none() && self.share.is_short(self.reads());
-        if !self.window.offer(frame, short) {
-            self.shared.counters.frames_let_go.add(1);
+        if let Some(gone) = self.window.offer(frame, short) {
+            self.note_gone(gone);
+        }
+    }
+
+    /// A frame will be read back.
+    pub(super) fn note_gone(&mut self, gone: Gone) {
+        self.shared.counters.frames_let_go.add(1);
+        if !self.state.reading
+            && gone.header.first_lsn == self.window.next()
+            && let Some(place) = gone.place
+        {
+            self.state.read_from = Some((gone.header.first_lsn, place));
+        }
+        if let Some(border) = gone.border(self.log.block_len()) {
+            self.reader.note(border);
         }
     }
 

@@ -42,6 +42,7 @@ use crate::schema::Schema;
 use crate::sync::mpsc::SyncSender;
 use crate::time::Instant;
 use crate::wal::block::Pool;
+use crate::wal::frame::Place;
 use crate::wal::log::{Blocked, Log};
 use crate::wal::reader::Reader;
 
@@ -77,6 +78,8 @@ pub(crate) struct State {
     fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
     blocked: Option<Blocked>,
     reading: bool,
+    /// Where the next frame lies that must be read back, if that is known.
+    read_from: Option<(Lsn, Place)>,
     read_halted: bool,
     idle_since: Option<Instant>,
     /// The last LSN that delivery was given.
@@ -244,9 +247,12 @@ impl Flush {
             self.shared.hurry_what_is_there(self.state.handed);
         }
         // Memory that is short is taken from the end of the window: that is read back last.
-        while self.share.is_short(self.reads()) && self.window.len() > 1 && self.window.let_go(self.log.durable()) {
+        while self.share.is_short(self.reads())
+            && self.window.len() > 1
+            && let Some(gone) = self.window.let_go(self.log.durable())
+        {
             self.state.reading = false;
-            self.shared.counters.frames_let_go.add(1);
+            self.note_gone(gone);
         }
         any
     }

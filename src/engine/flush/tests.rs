@@ -37,15 +37,15 @@ impl Stage {
     fn open(durability: Durability) -> Self {
         let clock = ManualClock::new();
         let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
-        Self::open_on(machine, clock, durability, 1)
+        Self::open_on(machine, clock, durability, 1, 4096)
     }
 
     /// Two processes never have the same `seed`: their segments would have the same identity.
-    fn open_on(machine: SimDisk, clock: ManualClock, durability: Durability, seed: u64) -> Self {
+    fn open_on(machine: SimDisk, clock: ManualClock, durability: Durability, seed: u64, ring_bytes: usize) -> Self {
         let builder: Builder = Queue::builder(Path::new("simulated"))
             .durability(durability)
             .rings(2)
-            .ring_bytes(4096)
+            .ring_bytes(ring_bytes)
             .entry_len_max(1016)
             .memory_max(4 << 20)
             .segment_len(512 << 10)
@@ -212,7 +212,7 @@ fn a_disk_that_does_not_complete_what_it_was_asked_is_called_silent_until_it_doe
         let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
         machine.kill();
         drop(stage);
-        let mut stage = Stage::open_on(machine.clone(), clock.clone(), Durability::Immediate, 2);
+        let mut stage = Stage::open_on(machine.clone(), clock.clone(), Durability::Immediate, 2, 4096);
         machine.inject(Fault::hung(kind));
         let mut durable = stage.push();
         assert!(!is_told(&mut durable));
@@ -226,4 +226,49 @@ fn a_disk_that_does_not_complete_what_it_was_asked_is_called_silent_until_it_doe
         stage.settle();
         assert_eq!(silent_for(&stage), None, "{kind:?}: {:?}", stage.queue);
     }
+}
+
+/// What memory was too short to keep is read from where it lies, in reads that end where frames do: blindly nearly every
+/// frame was read twice, and each search began at its segment's start.
+#[test]
+fn what_was_let_go_is_read_back_once() {
+    let clock = ManualClock::new();
+    let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+    let mut stage = Stage::open_on(machine, clock, Durability::Immediate, 1, 64 << 10);
+    stage.queue.set_paused(true);
+    let shared = Arc::clone(&stage.shared);
+    for n in 0..2_400_u32 {
+        // Frames of one block to twelve.
+        if n % 47 == 0 || n % 47 == 5 || n % 47 == 17 {
+            stage.settle();
+        }
+        let mut claim = shared.rings.claim(0, 1000).unwrap();
+        claim.payload_mut().fill(n as u8);
+        claim.publish();
+    }
+    stage.settle();
+    let (before, let_go) = (stage.machine.history().len(), stage.queue.metrics().frames_let_go);
+    assert!(let_go > 0, "{:#?}", stage.queue.metrics());
+    stage.queue.set_paused(false);
+    for _ in 0..100_000 {
+        let moved = stage.queue.turn_core() | stage.machine.step();
+        let sink = stage.queue.turn_sink();
+        if stage.queue.metrics().delivered == 2_400 {
+            break;
+        }
+        if !moved
+            && matches!(sink, crate::sim::SinkTurn::Rests)
+            && let Some(due) = stage.queue.next_due()
+        {
+            stage.clock.advance_to(due);
+        }
+    }
+    assert_eq!(stage.queue.metrics().delivered, 2_400, "{:?}", stage.queue);
+    let history = stage.machine.history();
+    let mut reads: Vec<_> =
+        history[before..].iter().filter(|op| op.kind == OpKind::Read).map(|op| (op.file, op.offset, op.len)).collect();
+    reads.sort_unstable();
+    let twice = reads.windows(2).find(|two| two[0].0 == two[1].0 && two[0].1 + two[0].2 > two[1].1);
+    assert_eq!(twice, None, "{reads:?}");
+    assert_eq!(stage.queue.metrics().frames_read_back, let_go);
 }

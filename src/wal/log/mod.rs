@@ -199,6 +199,12 @@ impl Log {
         LogStats { slots_live: count(self.slots.live()), slots_free: count(self.slots.free()), ..self.desk.stats }
     }
 
+    /// Length of a block in bytes: frames begin at multiples of it.
+    #[must_use]
+    pub const fn block_len(&self) -> u32 {
+        self.desk.block_len
+    }
+
     /// The segments that hold something to deliver.
     #[must_use]
     pub fn segments(&self) -> &SegmentTable {

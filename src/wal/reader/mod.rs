@@ -3,7 +3,7 @@
 //! ```text
 //!  segment   │ frame │ frame │ fra¦me │ frame │ frame │
 //!              ├──── read 1 ─────┤├──── read 2 ─────┤          two reads in flight
-//!                            ├─ again ┤                        a frame over the border is read whole
+//!                            ├─ again ┤                        a frame over the border is read whole: see `borders.rs`
 //! ```
 //! A frame is a slice of the chunk that it was read into; one that is stored compressed or encrypted is decoded into
 //! another one, which it shares with those that follow. Nothing beyond `durable` is looked at, nor
@@ -24,13 +24,16 @@
 //!
 //! What was given up before, or lies below where the reader was told to begin, is passed silently.
 
+mod borders;
 mod decode;
 mod reads;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use borders::Border;
+use borders::Borders;
 use decode::Decoding;
-use reads::{Bytes, Kind, READS_MAX, Reads};
+use reads::{Bytes, Kind, READS_MIN, Reads};
 
 use std::sync::Arc;
 
@@ -61,6 +64,8 @@ pub struct Reader {
     hint: Option<Place>,
     at: Option<At>,
     reads: Reads,
+    reads_max: usize,
+    borders: Borders,
     event: Option<ReadEvent>,
     wait: Wait,
     decoding: Decoding,
@@ -149,6 +154,8 @@ impl Reader {
             hint: None,
             at: None,
             reads: Reads::default(),
+            reads_max: READS_MIN,
+            borders: Borders::default(),
             event: None,
             wait: Wait::Nothing,
             decoding: Decoding::new(log, store.store, None),
@@ -171,6 +178,16 @@ impl Reader {
         self.hint = hint;
         self.event = None;
         self.wait = Wait::Nothing;
+    }
+
+    /// How many reads may be in flight or waiting to be looked at; at least, and at first, two.
+    pub const fn set_reads_max(&mut self, reads: usize) {
+        self.reads_max = if reads > READS_MIN { reads } else { READS_MIN };
+    }
+
+    /// A frame will be read back, and where it ends is known. In the order of LSNs, or before all that were noted.
+    pub fn note(&mut self, border: Border) {
+        self.borders.note(border);
     }
 
     /// Steps over what was reported as corrupt. Anything else is not waited for and ignored.
@@ -198,12 +215,14 @@ impl Reader {
         }
         let at = self.at?;
         let chunk_blocks = u32::try_from(pool.chunk_len() / self.block_len as usize).unwrap_or(u32::MAX);
-        self.reads.plan(at.position, at.limit, chunk_blocks);
+        self.borders.pass(self.expected);
+        let blocks = |from| self.borders.blocks(at.uid, from, chunk_blocks);
+        self.reads.plan(at.position, at.limit, self.reads_max, blocks);
         if self.decoding.wanted_len() > pool.chunk_len() {
             self.refuse_length(at, at.position);
             return None;
         }
-        if self.reads.in_flight() >= READS_MAX {
+        if self.reads.in_flight() >= self.reads_max {
             return None;
         }
         let read = self.reads.wanted()?;

@@ -7,8 +7,8 @@ use crate::wal::block::Block;
 use crate::wal::op::{Completion, DiskError, Output};
 use crate::wal::recovery::fetch::is_bad_medium;
 
-/// Most reads that are in flight or waiting to be looked at.
-pub(super) const READS_MAX: usize = 2;
+/// Reads that may be in flight or waiting to be looked at, however short memory is.
+pub(super) const READS_MIN: usize = 2;
 
 /// Some blocks of the segment, wanted or here.
 #[derive(Debug)]
@@ -140,16 +140,17 @@ impl Reads {
         self.reads.push_front(Read { position, blocks, bytes: Bytes::Wanted, kind: Kind::Exact });
     }
 
-    /// Queues reads of what is not yet on its way, from `position` up to `limit`.
-    pub(super) fn plan(&mut self, position: u32, limit: u32, chunk_blocks: u32) {
+    /// Queues reads of what is not yet on its way, from `position` up to `limit`; `blocks` says how long a read from
+    /// some block on should be.
+    pub(super) fn plan(&mut self, position: u32, limit: u32, reads_max: usize, blocks: impl Fn(u32) -> u32) {
         let run = |position, blocks| Read { position, blocks, bytes: Bytes::Wanted, kind: Kind::Run };
         if let Some(end) = self.reads.front().map(|read| read.position).filter(|end| *end > position) {
             // A whole read of a frame ended in front of what was read ahead.
-            self.reads.push_front(run(position, chunk_blocks.min(end - position)));
+            self.reads.push_front(run(position, blocks(position).min(end - position)));
         }
-        while self.reads.len() < READS_MAX {
+        while self.reads.len() < reads_max {
             let from = self.reads.back().map_or(position, Read::end).max(position);
-            let blocks = chunk_blocks.min(limit.saturating_sub(from));
+            let blocks = blocks(from).min(limit.saturating_sub(from));
             if blocks == 0 {
                 return;
             }
