@@ -49,7 +49,7 @@ impl Stage {
             .entry_len_max(1016)
             .memory_max(4 << 20)
             .segment_len(512 << 10)
-            .log_bytes_max(4 << 20)
+            .log_bytes_max(16 << 20)
             .park_bytes_max(2 << 20);
         let settings = SteppedSettings { seed, clock: clock.clone(), store: None, mutants: Mutants::NONE };
         let sink = sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), SinkError>(()) });
@@ -237,7 +237,7 @@ fn what_was_let_go_is_read_back_once() {
     let mut stage = Stage::open_on(machine, clock, Durability::Immediate, 1, 64 << 10);
     stage.queue.set_paused(true);
     let shared = Arc::clone(&stage.shared);
-    for n in 0..2_400_u32 {
+    for n in 0..9_000_u32 {
         // Frames of one block to twelve.
         if n % 47 == 0 || n % 47 == 5 || n % 47 == 17 {
             stage.settle();
@@ -253,7 +253,7 @@ fn what_was_let_go_is_read_back_once() {
     for _ in 0..100_000 {
         let moved = stage.queue.turn_core() | stage.machine.step();
         let sink = stage.queue.turn_sink();
-        if stage.queue.metrics().delivered == 2_400 {
+        if stage.queue.metrics().delivered == 9_000 {
             break;
         }
         if !moved
@@ -263,7 +263,7 @@ fn what_was_let_go_is_read_back_once() {
             stage.clock.advance_to(due);
         }
     }
-    assert_eq!(stage.queue.metrics().delivered, 2_400, "{:?}", stage.queue);
+    assert_eq!(stage.queue.metrics().delivered, 9_000, "{:?}", stage.queue);
     let history = stage.machine.history();
     let mut reads: Vec<_> =
         history[before..].iter().filter(|op| op.kind == OpKind::Read).map(|op| (op.file, op.offset, op.len)).collect();
