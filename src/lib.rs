@@ -62,6 +62,7 @@ mod lsn;
 mod metrics;
 mod parked;
 mod pinned;
+mod pressure;
 mod producer;
 mod prometheus;
 mod queue;
@@ -95,7 +96,8 @@ pub mod watermark;
 
 pub use builder::Builder;
 pub use config::{
-    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, Preset, Rings, Setting, WhenFull,
+    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, ParkFull, Preset, Rings, Setting,
+    WhenFull,
 };
 #[cfg(feature = "config")]
 pub use config::{Refusal, Settings, SettingsError};
@@ -113,9 +115,10 @@ pub use exporter::MetricsExporter;
 pub use health::{Concern, Health};
 pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
-pub use metrics::{Failures, Metrics, Rejected};
+pub use metrics::{Dropped, Failures, Metrics, Rejected};
 pub use parked::Parked;
 pub use pinned::{Claim, PinnedProducer};
+pub use pressure::{Grade, Measure, Pressure};
 pub use producer::Producer;
 pub use prometheus::prometheus_text;
 pub use queue::Queue;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::delivery::breaker::BreakerState;
 use crate::histogram::{Histogram, HistogramCells};
 use crate::lsn::Lsn;
+use crate::pressure::{Pressure, PressureCells};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter or gauge with one writing thread (or, where said, several).
@@ -66,6 +67,7 @@ pub(crate) struct Counters {
     pub(crate) unparked: Cell,
     pub(crate) discarded: Cell,
     pub(crate) redelivered: Cell,
+    pub(crate) park_dropped_oldest: Cell,
     pub(crate) lost: Cell,
     pub(crate) blocked_on_memory: Cell,
     pub(crate) blocked_on_log: Cell,
@@ -86,6 +88,7 @@ pub(crate) struct Counters {
     pub(crate) retries: Cell,
     pub(crate) parked_in: Cell,
     pub(crate) refused_for_good: Cell,
+    pub(crate) park_dropped_newest: Cell,
     pub(crate) seen_lsn: Cell,
     /// LSNs that were counted as recovered and turned out to hold nothing.
     pub(crate) never_were: Cell,
@@ -101,13 +104,22 @@ pub(crate) struct Counters {
     pub(crate) batch_len: HistogramCells,
     // Producers, on their slow path.
     pub(crate) rejected: RejectedCells,
-    pub(crate) dropped: Cell,
+    pub(crate) dropped: DroppedCells,
+    pub(crate) pressure: PressureCells,
+}
+
+/// Why producers got entries back under `DropNewest`.
+#[derive(Debug, Default)]
+pub(crate) struct DroppedCells {
+    pub(crate) full: Cell,
+    pub(crate) watermark: Cell,
 }
 
 /// Why producers got entries back.
 #[derive(Debug, Default)]
 pub(crate) struct RejectedCells {
     pub(crate) full: Cell,
+    pub(crate) watermark: Cell,
     pub(crate) breaker: Cell,
     pub(crate) closed: Cell,
     pub(crate) failed: Cell,
@@ -129,6 +141,9 @@ pub struct Rejected {
     /// Their ring was full ([`Reject`](crate::WhenFull::Reject), [`BlockFor`](crate::WhenFull::BlockFor),
     /// [`try_push`](crate::Producer::try_push), [`push_timeout`](crate::Producer::push_timeout)).
     pub full: u64,
+    /// A hard watermark was reached, in place of a full ring ([`watermarks`](crate::Builder::watermarks),
+    /// [`backlog_len_max`](crate::Builder::backlog_len_max)).
+    pub watermark: u64,
     /// The breaker was open, under [`OnBreaker::Reject`](crate::OnBreaker::Reject).
     pub breaker: u64,
     /// The queue was closed.
@@ -145,8 +160,18 @@ impl Rejected {
     /// For whatever reason.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.full + self.breaker + self.closed + self.failed + self.too_long + self.encode
+        self.full + self.watermark + self.breaker + self.closed + self.failed + self.too_long + self.encode
     }
+}
+
+/// Entries given back under [`DropNewest`](crate::WhenFull::DropNewest), by reason. They were never in the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// Their ring was full.
+    pub full: u64,
+    /// A hard watermark was reached.
+    pub watermark: u64,
 }
 
 /// Deliveries that failed, by what happened. One delivery may count under several: a panic, and what became of its
@@ -186,14 +211,20 @@ pub struct Metrics {
     pub rejected: u64,
     /// The same by reason.
     pub rejected_by: Rejected,
-    /// Entries given back under `DropNewest`, as their ring was full. They were never in the queue.
+    /// Entries given back under `DropNewest`, for whatever reason. They were never in the queue.
     pub dropped: u64,
+    /// The same by reason.
+    pub dropped_by: Dropped,
+    /// How full the queue is, and what that has cost those who push.
+    pub pressure: Pressure,
     /// Entries that the sink acknowledged.
     pub delivered: u64,
     /// Entries parked now.
     pub parked: u64,
     /// Entries that the user discarded, or that were refused for good under `Park::Drop`.
     pub discarded: u64,
+    /// Those among them that were discarded as the park was full ([`ParkFull`](crate::ParkFull)).
+    pub park_dropped: u64,
     /// Parked entries that were put back into the queue; they count as pushed again.
     pub redelivered: u64,
     /// Entries given up: a failed log at shutdown, or corruption under `CutTail` or `Quarantine`.
@@ -338,9 +369,10 @@ impl Holes {
 
 impl RejectedCells {
     fn read(&self) -> Rejected {
-        let Self { full, breaker, closed, failed, too_long, encode } = self;
+        let Self { full, watermark, breaker, closed, failed, too_long, encode } = self;
         Rejected {
             full: full.read(),
+            watermark: watermark.read(),
             breaker: breaker.read(),
             closed: closed.read(),
             failed: failed.read(),
@@ -371,6 +403,7 @@ impl Counters {
         let parked_ever = recovered_parked + parked_in;
         let left_early = unparked.saturating_sub(parked_ever);
         let rejected_by = self.rejected.read();
+        let dropped_by = Dropped { full: self.dropped.full.read(), watermark: self.dropped.watermark.read() };
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
             recovered_from_rings: self.recovered_from_rings.read(),
@@ -379,10 +412,13 @@ impl Counters {
             pushed_bytes: self.pushed_bytes.read(),
             rejected: rejected_by.total(),
             rejected_by,
-            dropped: self.dropped.read(),
+            dropped: dropped_by.full + dropped_by.watermark,
+            dropped_by,
+            pressure: self.pressure.read(),
             delivered,
             parked: parked_ever.saturating_sub(unparked),
             discarded: discarded + refused,
+            park_dropped: self.park_dropped_oldest.read() + self.park_dropped_newest.read(),
             redelivered,
             lost: self.lost.read(),
             pending: queued + unfinished.saturating_sub(in_flight).saturating_sub(left_early),

@@ -18,7 +18,7 @@ use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
-
+use crate::pressure::Watermarks;
 use crate::wal::coding::Coding;
 pub use crate::wal::coding::Compression;
 use keys::KEYS;
@@ -49,13 +49,16 @@ pub enum Durability {
     Memory,
 }
 
-/// What a push does when its ring is full.
+/// What a push does when its ring is full, or a hard watermark is reached
+/// ([`watermarks`](crate::Builder::watermarks), [`backlog_len_max`](crate::Builder::backlog_len_max)).
+///
+/// A push that may wait is also slowed down over a soft watermark, one that may not never is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum WhenFull {
-    /// Waits for space.
+    /// Waits until there is room.
     Block,
-    /// Waits for space, at most this long, then gives the entry back.
+    /// Waits until there is room, at most this long, then gives the entry back.
     BlockFor(Duration),
     /// Gives the entry back at once as [`PushError::Full`](crate::PushError::Full).
     Reject,
@@ -112,6 +115,20 @@ pub enum Park {
     Drop,
 }
 
+/// What becomes of entries that are to be parked when `park_bytes_max` is reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub enum ParkFull {
+    /// They stay in retry, and what they hold up waits with them, until parked entries are redelivered or discarded.
+    /// Nothing is lost; delivery may stand still.
+    #[default]
+    Wait,
+    /// The oldest parked entries are discarded for them, a segment of the park at a time.
+    DropOldest,
+    /// They are discarded themselves.
+    DropNewest,
+}
+
 /// Where the rings lie, and so what becomes of entries that are in them when the process dies.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -158,7 +175,12 @@ pub struct Config {
     pub(crate) segment_len: u64,
     pub(crate) log_bytes_max: u64,
     pub(crate) park_bytes_max: u64,
+    pub(crate) park_full: ParkFull,
+    pub(crate) backlog_len_max: Option<u64>,
     pub(crate) when_full: WhenFull,
+    pub(crate) watermarks: Option<Watermarks>,
+    pub(crate) soft_delay: Duration,
+    pub(crate) failure_delay: Option<Duration>,
     pub(crate) retry: Retry,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) on_breaker: OnBreaker,
@@ -200,7 +222,12 @@ impl Config {
             segment_len: 64 * MIB,
             log_bytes_max: GIB,
             park_bytes_max: 64 * MIB,
+            park_full: ParkFull::Wait,
+            backlog_len_max: None,
             when_full: WhenFull::Block,
+            watermarks: None,
+            soft_delay: Duration::from_millis(1),
+            failure_delay: None,
             retry: Retry::default(),
             breaker: None,
             on_breaker: OnBreaker::Accept,
@@ -350,6 +377,11 @@ impl Config {
             && time > BLOCK_FOR_MAX
         {
             return Err(self.unfit("when_full", "block_for with a time of 0 to 1d"));
+        }
+        if let Some(Watermarks { soft, hard }) = self.watermarks
+            && !(1 <= soft && soft <= hard && hard <= 100)
+        {
+            return Err(self.unfit("watermarks", "soft..hard, from 1% to 100%, soft first"));
         }
         if let Some((min, max)) = self.adaptive
             && !(1 <= min && min <= max && max as u64 <= BATCH_LEN_MAX)

@@ -27,6 +27,7 @@ impl Shared {
         metrics.oldest_age = self.status.since_unix(self.counters.oldest_unix.read()).unwrap_or_default();
         metrics.driver = self.recovery.disk.driver;
         metrics.breaker = self.breaker();
+        metrics.pressure.delay = self.push_delay();
         metrics
     }
 
@@ -54,6 +55,7 @@ impl Shared {
         if metrics.breaker != BreakerState::Closed {
             degraded.push(Concern::Breaker(metrics.breaker));
         }
+        degraded.extend(metrics.pressure.over().map(|(measure, grade)| Concern::Watermark(measure, grade)));
         if metrics.parked > 0 {
             degraded.push(Concern::Parked(metrics.parked));
         }

@@ -22,6 +22,7 @@ mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
+pub(crate) mod gate;
 mod judging;
 pub(crate) mod lifecycle;
 mod look;
@@ -48,6 +49,7 @@ use crate::config::{Config, Durability};
 use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::engine::gate::Gate;
 use crate::error::LogError;
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
@@ -96,8 +98,8 @@ pub(crate) struct Shared {
     paused: AtomicBool,
     /// What the breaker does, as a number.
     breaker: AtomicU8,
-    /// Pushes are refused while the breaker is open.
-    refusing: AtomicBool,
+    /// What holds pushes up.
+    pub(crate) gate: Gate,
     /// The flush core has ended.
     ended: AtomicBool,
 }
@@ -174,7 +176,7 @@ impl Shared {
             answered_late: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             breaker: AtomicU8::new(BreakerState::Closed as u8),
-            refusing: AtomicBool::new(false),
+            gate: Gate::new(),
             ended: AtomicBool::new(false),
         }
     }
@@ -219,6 +221,7 @@ impl Shared {
     /// Refuses pushes from now on, those that wait for space too.
     pub(crate) fn close_rings(&self) {
         self.rings.close();
+        self.gate.close();
         for ring in 0..self.rings.count() {
             self.rings.space(ring).fail();
         }

@@ -57,6 +57,11 @@ impl Status {
         (moment > 0).then(|| Duration::from_nanos(now.0.saturating_sub(moment)))
     }
 
+    /// The queue's clock.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.as_ref().map_or(Instant::START, Clock::now)
+    }
+
     pub(crate) fn failure(&self) -> Option<&Arc<DiskError>> {
         self.failure.get()
     }

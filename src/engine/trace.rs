@@ -6,6 +6,7 @@
 //! | segments | DEBUG | one is begun, or some came free |
 //! | batches | DEBUG; ERROR for a panic, WARN for retries and entries that are parked | each delivery, each answer |
 //! | the breaker | WARN when it opens, else INFO | it changes |
+//! | watermarks | WARN once per episode when one is reached, INFO when it is left | it happens |
 //! | the log | ERROR when it fails or is corrupt, WARN without room | it happens |
 //!
 //! The target is `ringwal`, and every event has the field `queue`. Nothing is said on the way of a push: who pushes what
@@ -20,6 +21,7 @@ use crate::delivery::park::ParkRecord;
 use crate::engine::Shared;
 use crate::engine::deliver::SinkPanic;
 use crate::error::{Shutdown, ShutdownError};
+use crate::pressure::{Grade, Measure};
 use crate::sink::{Outcome, Reason, Verdict};
 #[cfg(feature = "tracing")]
 use crate::wal::segments::LiveSegment;
@@ -158,6 +160,18 @@ impl Shared {
         match to.as_str() {
             "open" => tell!(WARN, self, "the breaker has opened", from = from.as_str(), to = to.as_str()),
             _ => tell!(INFO, self, "the breaker has changed", from = from.as_str(), to = to.as_str()),
+        }
+    }
+
+    pub(crate) fn tell_grade(&self, measure: Measure, from: Grade, to: Grade) {
+        let (what, from, to) = (measure.to_string(), from.to_string(), to.to_string());
+        match to.as_str() {
+            "calm" => tell!(INFO, self, "it is below its watermarks again", what = what, from = from, to = to),
+            "hard" => tell!(WARN, self, "it is over its hard watermark", what = what, from = from, to = to),
+            _ if from == "calm" => {
+                tell!(WARN, self, "it is over its soft watermark", what = what, from = from, to = to)
+            }
+            _ => tell!(INFO, self, "it is below its hard watermark again", what = what, from = from, to = to),
         }
     }
 

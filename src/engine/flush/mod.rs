@@ -15,10 +15,12 @@
 //! | `log_io.rs`  | frames to the disk, and back                              |
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
+//! | `pressure.rs`| how full the queue is                                     |
 
 mod at_disk;
 mod drain;
 mod log_io;
+mod pressure;
 mod rest;
 #[cfg(all(test, feature = "testing", not(loom)))]
 mod tests;
@@ -44,6 +46,8 @@ use crate::time::Instant;
 use crate::wal::block::Pool;
 use crate::wal::log::{Blocked, Log};
 use crate::wal::reader::Reader;
+
+use pressure::Grades;
 
 /// The flush core's own.
 pub(crate) struct Flush {
@@ -87,6 +91,7 @@ pub(crate) struct State {
     next_after_failure: Option<Lsn>,
     ending: bool,
     closing_logs: bool,
+    grades: Grades,
     /// When sizes were last published.
     sized: Instant,
     /// The newest segment that was told, and how many there were then.
@@ -146,6 +151,8 @@ impl Flush {
         self.submit(now);
         again |= self.take_events();
         again |= self.hand_over();
+        self.watch_pressure();
+        self.shared.gate.publish_time(now);
         if self.state.ending {
             again |= self.close_logs(now);
         }

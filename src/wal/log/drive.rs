@@ -53,6 +53,17 @@ impl Log {
         on_disk.sum::<u64>() + self.writer.held_bytes() + open
     }
 
+    /// Bytes of the segment files in which something lies above `acked`, but for the room that the newest still has: no
+    /// new frame can have them before more is acknowledged.
+    #[must_use]
+    pub fn taken_bytes(&self, acked: Lsn) -> u64 {
+        let (segments, len) = (&self.desk.segments, self.desk.segment_len);
+        let filled = segments.count_above(acked) as u64 * len;
+        let newest = segments.last().filter(|_| self.writer.is_active());
+        let room = newest.map_or(0, |newest| len - u64::from(newest.end_position) * u64::from(self.desk.block_len));
+        filled.saturating_sub(room)
+    }
+
     /// Bytes of the segment files that hold something.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {

@@ -1,0 +1,92 @@
+//! How full the queue is, once a turn: the grades of `crate::pressure`, for pushes, metrics and health.
+
+use crate::config::Durability;
+use crate::engine::gate::Hold;
+use crate::lsn::Lsn;
+use crate::pressure::{Grade, Lines, Measure, percent};
+
+use super::Flush;
+
+/// The grades as they were last turn.
+#[derive(Debug, Default)]
+pub(super) struct Grades {
+    memory: Grade,
+    log: Grade,
+    backlog: Grade,
+}
+
+impl Flush {
+    /// After memory that can be let go was: what is in use now cannot.
+    pub(super) fn watch_pressure(&mut self) {
+        let (watermarks, backlog_max) = (self.shared.config.watermarks, self.shared.config.backlog_len_max);
+        let before = &self.state.grades;
+        let memory = Lines::of(watermarks).judge(before.memory, self.memory_percent());
+        let log = Lines::of(watermarks).judge(before.log, self.log_percent());
+        let backlog = backlog_max
+            .map_or(Grade::Calm, |max| Lines::of_limit(watermarks).judge(before.backlog, percent(self.backlog(), max)));
+        let before = std::mem::replace(&mut self.state.grades, Grades { memory, log, backlog });
+        let mut changed = false;
+        for (measure, before, after) in [
+            (Measure::Memory, before.memory, memory),
+            (Measure::Log, before.log, log),
+            (Measure::Backlog, before.backlog, backlog),
+        ] {
+            changed |= before != after;
+            self.tell_grade(measure, before, after);
+        }
+        if changed {
+            let worst = memory.max(log).max(backlog);
+            let slows = watermarks.is_some() && !self.shared.config.soft_delay.is_zero();
+            // Who is let go by one must find the other.
+            self.shared.gate.set(Hold::Soft, slows && worst >= Grade::Soft);
+            self.shared.gate.set(Hold::Hard, worst == Grade::Hard);
+        }
+    }
+
+    /// Whether pushes wait, or are refused, until something falls.
+    pub(super) fn holds_pushes(&self) -> bool {
+        let Grades { memory, log, backlog } = &self.state.grades;
+        [memory, log, backlog].contains(&&Grade::Hard)
+    }
+
+    fn tell_grade(&self, measure: Measure, before: Grade, after: Grade) {
+        if before == after {
+            return;
+        }
+        let cells = &self.shared.counters.pressure;
+        cells.cell(measure).set(after as u64);
+        if before == Grade::Calm {
+            cells.soft_episodes.add(1);
+        }
+        if after == Grade::Hard {
+            cells.hard_episodes.add(1);
+        }
+        self.shared.tell_grade(measure, before, after);
+    }
+
+    fn memory_percent(&self) -> u64 {
+        let reads = self.reads();
+        let can_go = match self.shared.config.durability {
+            // What waits in memory is written, and can be let go, as soon as memory is short.
+            Durability::Spill if !self.share.is_short(reads) && !self.window.is_lagging() => return 0,
+            Durability::Memory => 0,
+            _ => self.window.chunks_on_disk(self.log.durable()),
+        };
+        self.share.taken_percent(reads, can_go)
+    }
+
+    fn log_percent(&self) -> u64 {
+        match self.shared.config.durability {
+            Durability::Memory => 0,
+            _ => percent(self.log.taken_bytes(self.state.acked), self.log.bytes_max()),
+        }
+    }
+
+    /// Entries that have an LSN and have not had their exit.
+    fn backlog(&self) -> u64 {
+        let cells = &self.shared.counters;
+        let unfinished = cells.unfinished.read();
+        let (seen, next) = (Lsn::new(cells.seen_lsn.read()), self.next_lsn());
+        next.since(seen).saturating_sub(self.shared.holes.lock().count(seen, next)) + unfinished
+    }
+}
