@@ -201,8 +201,8 @@ impl Builder {
     }
 
     /// What becomes of entries that are to be parked when `park_bytes_max` is reached. Default: `Wait`, which loses
-    /// nothing. What the others discard is counted ([`Metrics::park_dropped`](crate::Metrics::park_dropped)) and said by
-    /// health. A disk without space is no full park: then entries wait under each of them.
+    /// nothing. What `DropOldest` discards is counted ([`Metrics::park_dropped`](crate::Metrics::park_dropped)) and said by
+    /// health. A disk without space is no full park: then entries wait under either.
     pub fn park_full(mut self, policy: ParkFull) -> Self {
         self.config.park_full = policy;
         self

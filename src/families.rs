@@ -3,7 +3,8 @@
 
 use crate::health::Health;
 use crate::histogram::Histogram;
-use crate::metrics::{Failures, Metrics, Rejected};
+use crate::metrics::Metrics;
+use crate::reasons::{Failures, Rejected};
 
 /// What a number does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

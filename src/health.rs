@@ -68,6 +68,9 @@ pub enum Concern {
     Parked(u64),
     /// An entry should be parked and cannot be: the park is full.
     ParkFull(String),
+    /// So many parked entries were discarded since the queue was opened, as the park was full and
+    /// [`park_full`](crate::Builder::park_full) says so.
+    ParkDropped(u64),
     /// Recovery gave entries up, as configured.
     LostEntries(u64),
     /// The queue is closed.
@@ -96,6 +99,9 @@ impl fmt::Display for Concern {
             Self::Watermark(measure, grade) => write!(f, "the {measure} is over its {grade} watermark"),
             Self::Parked(entries) => write!(f, "{entries} entries are parked"),
             Self::ParkFull(why) => write!(f, "an entry cannot be parked: {why}"),
+            Self::ParkDropped(entries) => {
+                write!(f, "{entries} parked entries were discarded, as the park was full; raise park_bytes_max")
+            }
             Self::LostEntries(entries) => write!(f, "{entries} damaged entries were given up, as configured"),
             Self::Closed => f.write_str("the queue is closed"),
         }

@@ -67,6 +67,7 @@ mod producer;
 mod prometheus;
 mod queue;
 mod ranges;
+mod reasons;
 mod recovery;
 mod schema;
 #[cfg(feature = "serve")]
@@ -115,13 +116,14 @@ pub use exporter::MetricsExporter;
 pub use health::{Concern, Health};
 pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
-pub use metrics::{Dropped, Failures, Metrics, Rejected};
+pub use metrics::Metrics;
 pub use parked::Parked;
 pub use pinned::{Claim, PinnedProducer};
 pub use pressure::{Grade, Measure, Pressure};
 pub use producer::Producer;
 pub use prometheus::prometheus_text;
 pub use queue::Queue;
+pub use reasons::{Dropped, Failures, Rejected};
 pub use recovery::Recovery;
 pub use schema::Schema;
 #[cfg(feature = "serve")]

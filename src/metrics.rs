@@ -8,6 +8,7 @@ use crate::delivery::breaker::BreakerState;
 use crate::histogram::{Histogram, HistogramCells};
 use crate::lsn::Lsn;
 use crate::pressure::{Pressure, PressureCells};
+use crate::reasons::{Dropped, DroppedCells, FailureCells, Failures, Rejected, RejectedCells};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter or gauge with one writing thread (or, where said, several).
@@ -67,7 +68,7 @@ pub(crate) struct Counters {
     pub(crate) unparked: Cell,
     pub(crate) discarded: Cell,
     pub(crate) redelivered: Cell,
-    pub(crate) park_dropped_oldest: Cell,
+    pub(crate) park_dropped: Cell,
     pub(crate) lost: Cell,
     pub(crate) blocked_on_memory: Cell,
     pub(crate) blocked_on_log: Cell,
@@ -88,7 +89,6 @@ pub(crate) struct Counters {
     pub(crate) retries: Cell,
     pub(crate) parked_in: Cell,
     pub(crate) refused_for_good: Cell,
-    pub(crate) park_dropped_newest: Cell,
     pub(crate) seen_lsn: Cell,
     /// LSNs that were counted as recovered and turned out to hold nothing.
     pub(crate) never_were: Cell,
@@ -106,87 +106,6 @@ pub(crate) struct Counters {
     pub(crate) rejected: RejectedCells,
     pub(crate) dropped: DroppedCells,
     pub(crate) pressure: PressureCells,
-}
-
-/// Why producers got entries back under `DropNewest`.
-#[derive(Debug, Default)]
-pub(crate) struct DroppedCells {
-    pub(crate) full: Cell,
-    pub(crate) watermark: Cell,
-}
-
-/// Why producers got entries back.
-#[derive(Debug, Default)]
-pub(crate) struct RejectedCells {
-    pub(crate) full: Cell,
-    pub(crate) watermark: Cell,
-    pub(crate) breaker: Cell,
-    pub(crate) closed: Cell,
-    pub(crate) failed: Cell,
-    pub(crate) too_long: Cell,
-    pub(crate) encode: Cell,
-}
-
-/// What became of deliveries that failed.
-#[derive(Debug, Default)]
-pub(crate) struct FailureCells {
-    pub(crate) retry: Cell,
-    pub(crate) park: Cell,
-}
-
-/// Entries that producers got back, by reason. They were never in the queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Rejected {
-    /// Their ring was full ([`Reject`](crate::WhenFull::Reject), [`BlockFor`](crate::WhenFull::BlockFor),
-    /// [`try_push`](crate::Producer::try_push), [`push_timeout`](crate::Producer::push_timeout)).
-    pub full: u64,
-    /// A hard watermark was reached, in place of a full ring ([`watermarks`](crate::Builder::watermarks),
-    /// [`backlog_len_max`](crate::Builder::backlog_len_max)).
-    pub watermark: u64,
-    /// The breaker was open, under [`OnBreaker::Reject`](crate::OnBreaker::Reject).
-    pub breaker: u64,
-    /// The queue was closed.
-    pub closed: u64,
-    /// The log had failed.
-    pub failed: u64,
-    /// They were longer than [`entry_len_max`](crate::Builder::entry_len_max).
-    pub too_long: u64,
-    /// They could not be encoded.
-    pub encode: u64,
-}
-
-impl Rejected {
-    /// For whatever reason.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.full + self.watermark + self.breaker + self.closed + self.failed + self.too_long + self.encode
-    }
-}
-
-/// Entries given back under [`DropNewest`](crate::WhenFull::DropNewest), by reason. They were never in the queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Dropped {
-    /// Their ring was full.
-    pub full: u64,
-    /// A hard watermark was reached.
-    pub watermark: u64,
-}
-
-/// Deliveries that failed, by what happened. One delivery may count under several: a panic, and what became of its
-/// entries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Failures {
-    /// Some of its entries are to be offered again.
-    pub retry: u64,
-    /// Some of its entries were refused for good: they go to the park, or are discarded under `Park::Drop`.
-    pub park: u64,
-    /// The sink did not answer by the deadline.
-    pub timeout: u64,
-    /// The sink panicked.
-    pub panic: u64,
 }
 
 /// A snapshot of a queue's counts and gauges.
@@ -367,21 +286,6 @@ impl Holes {
     }
 }
 
-impl RejectedCells {
-    fn read(&self) -> Rejected {
-        let Self { full, watermark, breaker, closed, failed, too_long, encode } = self;
-        Rejected {
-            full: full.read(),
-            watermark: watermark.read(),
-            breaker: breaker.read(),
-            closed: closed.read(),
-            failed: failed.read(),
-            too_long: too_long.read(),
-            encode: encode.read(),
-        }
-    }
-}
-
 impl Counters {
     /// A snapshot. Who lowers one cell and raises another does it in that order, from the ring to the
     /// sink, and here the last in that order is read first: a live snapshot may miss an entry on its way
@@ -403,7 +307,7 @@ impl Counters {
         let parked_ever = recovered_parked + parked_in;
         let left_early = unparked.saturating_sub(parked_ever);
         let rejected_by = self.rejected.read();
-        let dropped_by = Dropped { full: self.dropped.full.read(), watermark: self.dropped.watermark.read() };
+        let dropped_by = self.dropped.read();
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
             recovered_from_rings: self.recovered_from_rings.read(),
@@ -412,13 +316,13 @@ impl Counters {
             pushed_bytes: self.pushed_bytes.read(),
             rejected: rejected_by.total(),
             rejected_by,
-            dropped: dropped_by.full + dropped_by.watermark,
+            dropped: dropped_by.total(),
             dropped_by,
             pressure: self.pressure.read(),
             delivered,
             parked: parked_ever.saturating_sub(unparked),
             discarded: discarded + refused,
-            park_dropped: self.park_dropped_oldest.read() + self.park_dropped_newest.read(),
+            park_dropped: self.park_dropped.read(),
             redelivered,
             lost: self.lost.read(),
             pending: queued + unfinished.saturating_sub(in_flight).saturating_sub(left_early),

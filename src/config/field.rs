@@ -160,7 +160,7 @@ words! {
     Io: IO { Auto = "auto", Uring = "uring", Threads = "threads" }
     Idle: IDLE { Park = "park", Backoff = "backoff", Spin = "spin" }
     OnBreaker: ON_BREAKER { Accept = "accept", Reject = "reject" }
-    ParkFull: PARK_FULL { Wait = "wait", DropOldest = "drop_oldest", DropNewest = "drop_newest" }
+    ParkFull: PARK_FULL { Wait = "wait", DropOldest = "drop_oldest" }
     Park: PARK { Dir = "dir", Drop = "drop" }
     OnCorruption: ON_CORRUPTION { Stop = "stop", CutTail = "cut_tail", Quarantine = "quarantine" }
     Jitter: JITTER { None = "none", Equal = "equal", Full = "full" }

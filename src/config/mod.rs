@@ -3,6 +3,7 @@
 mod field;
 mod keys;
 mod origin;
+mod policy;
 mod preset;
 #[cfg(feature = "config")]
 mod settings;
@@ -26,6 +27,7 @@ use units::{show_size, show_time};
 
 pub use crate::wal::recovery::OnCorruption;
 pub use origin::Origin;
+pub use policy::{OnBreaker, Park, ParkFull, WhenFull};
 pub use preset::Preset;
 #[cfg(feature = "config")]
 pub use settings::{Refusal, Settings, SettingsError};
@@ -47,23 +49,6 @@ pub enum Durability {
     Spill,
     /// Never on disk. Everything that is not delivered dies with the process.
     Memory,
-}
-
-/// What a push does when its ring is full, or a hard watermark is reached
-/// ([`watermarks`](crate::Builder::watermarks), [`backlog_len_max`](crate::Builder::backlog_len_max)).
-///
-/// A push that may wait is also slowed down over a soft watermark, one that may not never is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum WhenFull {
-    /// Waits until there is room.
-    Block,
-    /// Waits until there is room, at most this long, then gives the entry back.
-    BlockFor(Duration),
-    /// Gives the entry back at once as [`PushError::Full`](crate::PushError::Full).
-    Reject,
-    /// Gives the entry back as [`PushError::Dropped`](crate::PushError::Dropped) and counts it.
-    DropNewest,
 }
 
 /// Which driver carries out the log's I/O.
@@ -91,42 +76,6 @@ pub enum Idle {
     Backoff,
     /// Never sleeps: takes a whole core, saves the wake-up.
     Spin,
-}
-
-/// What a push does while the breaker is open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum OnBreaker {
-    /// Takes the entry: that is what the log is for.
-    #[default]
-    Accept,
-    /// Gives it back as [`PushError::Breaker`](crate::PushError::Breaker).
-    Reject,
-}
-
-/// Where entries go that the sink has refused for good.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Park {
-    /// Into `park/` in the queue's directory: listable, redeliverable, kept over restarts.
-    #[default]
-    Dir,
-    /// Nowhere: they are counted as discarded.
-    Drop,
-}
-
-/// What becomes of entries that are to be parked when `park_bytes_max` is reached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum ParkFull {
-    /// They stay in retry, and what they hold up waits with them, until parked entries are redelivered or discarded.
-    /// Nothing is lost; delivery may stand still.
-    #[default]
-    Wait,
-    /// The oldest parked entries are discarded for them, a segment of the park at a time.
-    DropOldest,
-    /// They are discarded themselves.
-    DropNewest,
 }
 
 /// Where the rings lie, and so what becomes of entries that are in them when the process dies.

@@ -59,6 +59,9 @@ impl Shared {
         if metrics.parked > 0 {
             degraded.push(Concern::Parked(metrics.parked));
         }
+        if metrics.park_dropped > 0 {
+            degraded.push(Concern::ParkDropped(metrics.park_dropped));
+        }
         let given_up = self.recovery.lost.iter().chain(&self.recovery.lost_parked);
         let lost: u64 = given_up.map(|(first, last)| last.next().since(*first)).sum();
         if lost > 0 {

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use crate::config::ParkFull;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
 use crate::engine::clock::Clock;
@@ -137,7 +138,9 @@ impl Parking {
             match self.fill(index, now, clock) {
                 Ok(moved) => busy |= moved,
                 Err(blocked) => {
-                    self.give_way(shared, &blocked);
+                    if !self.makes_room(now, shared, &blocked) {
+                        self.give_way(shared, &blocked);
+                    }
                     break;
                 }
             }
@@ -149,6 +152,33 @@ impl Parking {
             self.give_up(shared);
         }
         busy
+    }
+
+    /// Whether there will be room without anybody's doing: under `DropOldest` the oldest segment's entries are discarded
+    /// when there is none. It is used again once the cursor that says so is durable; a crash before that leaves them in
+    /// the park, and one after it has nothing to take back.
+    fn makes_room(&mut self, now: Instant, shared: &Shared, blocked: &Blocked) -> bool {
+        let may_drop = *blocked == Blocked::Log && shared.config.park_full == ParkFull::DropOldest;
+        if !may_drop || self.log.room() == Room::NoSpace {
+            return false;
+        }
+        if self.log.room() == Room::Full && !self.log.will_free() {
+            let first = self.gone.floor().next();
+            let (oldest, newest) = (self.log.segments().find(first), self.log.segments().last());
+            let Some(last) = oldest.filter(|oldest| newest.is_some_and(|n| n.uid != oldest.uid)).map(|s| s.end) else {
+                return false;
+            };
+            // Runs that touch are one: the table of the cursor only becomes shorter.
+            let count = last.next().since(first) - self.gone.count(first, last.next());
+            self.gone.add(first, last.next());
+            let counters = &shared.counters;
+            counters.unparked.add(count);
+            counters.discarded.add(count);
+            counters.park_dropped.add(count);
+            self.log.ack(now, self.gone.floor(), self.gone.above(), &[]);
+            shared.tell_park_dropped(count, last);
+        }
+        true
     }
 
     /// Delivery ends, and waits only for this. What has begun to enter the park and finds no room there may be in

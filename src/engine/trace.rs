@@ -21,6 +21,7 @@ use crate::delivery::park::ParkRecord;
 use crate::engine::Shared;
 use crate::engine::deliver::SinkPanic;
 use crate::error::{Shutdown, ShutdownError};
+use crate::lsn::Lsn;
 use crate::pressure::{Grade, Measure};
 use crate::sink::{Outcome, Reason, Verdict};
 #[cfg(feature = "tracing")]
@@ -241,6 +242,16 @@ impl Shared {
             first_lsn = first.lsn.number(),
             attempts = u64::from(first.attempts),
             reason = first.error.as_str(),
+        );
+    }
+
+    pub(crate) fn tell_park_dropped(&self, entries: u64, last: Lsn) {
+        tell!(
+            WARN,
+            self,
+            "the park is full: its oldest entries were discarded",
+            entries = entries,
+            last_id = last.number()
         );
     }
 

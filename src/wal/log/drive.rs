@@ -64,6 +64,12 @@ impl Log {
         filled.saturating_sub(room)
     }
 
+    /// Whether a slot comes free without another ack, once the cursor says on disk what it says already.
+    #[must_use]
+    pub fn will_free(&self) -> bool {
+        self.slots.would_release(self.keeper.acked())
+    }
+
     /// Bytes of the segment files that hold something.
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
