@@ -259,7 +259,7 @@ impl Builder {
         self
     }
 
-    /// How long a push over a soft watermark waits. Default: 1 ms. Range: 0 to 1 s; with 0 the soft watermark only warns.
+    /// How long a push over a soft watermark waits. Default: 1 ms. Range: 0 to 1 min; with 0 the soft watermark only warns.
     /// Without [`watermarks`](Self::watermarks) it is not used.
     pub fn soft_delay(mut self, delay: Duration) -> Self {
         self.config.soft_delay = delay;
@@ -267,7 +267,7 @@ impl Builder {
     }
 
     /// Slows pushes down while the sink fails: by this, times the share of failures among the latest 16 deliveries.
-    /// Default: not at all. Range: 0 to 1 s. Who may not wait is not slowed down, as over a soft
+    /// Default: not at all. Range: 0 to 1 min. Who may not wait is not slowed down, as over a soft
     /// [watermark](Self::watermarks); of the two delays the longer one counts.
     pub fn failure_delay(mut self, most: Duration) -> Self {
         self.config.failure_delay = Some(most);

@@ -4,7 +4,6 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::durable::{Durable, Receipt};
-use crate::engine::gate::MayWait;
 use crate::entry::{Entry, InPlace};
 use crate::error::PushError;
 use crate::producer::{Patience, Producer, Refusal, SpaceWait, lane_of_key, with_encoded};
@@ -141,9 +140,9 @@ impl<T: Entry + InPlace> PinnedProducer<T> {
             return Err(PushError::Full(()));
         };
         if shared.is_gated()
-            && let Err(held) = shared.pass_gate(MayWait::No, &mut true)
+            && let Err(refusal) = SpaceWait::new(shared, Patience::None).out(Refusal::Gated, ring.ring())
         {
-            return Err(Refusal::from(held).into_push_error((), shared));
+            return Err(refusal.into_push_error((), shared));
         }
         let index = ring.ring();
         match ring.claim(len) {

@@ -20,7 +20,7 @@ use Kind::{Count, CountOrNone, Flag, Path, Percent, Real, Size, Text, Time, Time
 
 const ZERO: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Where nothing but the type is a limit.
@@ -110,8 +110,8 @@ pub(crate) static KEYS: &[Key] = &[
     key!("backlog_len_max", CountOrNone(1, NO_END), backlog_len_max),
     key!("when_full", Words(WHEN_FULL), when_full),
     key!("watermarks", Words(WATERMARKS), watermarks),
-    key!("soft_delay", Time(ZERO, SECOND), soft_delay),
-    key!("failure_delay", TimeOrNone(ZERO, SECOND), failure_delay),
+    key!("soft_delay", Time(ZERO, MINUTE), soft_delay),
+    key!("failure_delay", TimeOrNone(ZERO, MINUTE), failure_delay),
     key!("retry.attempts_max", CountOrNone(1, u32::MAX as u64), retry.attempts_max),
     key!("retry.base", Time(ZERO, DAY), retry.base),
     key!("retry.factor", Real(1.0, 100.0), retry.factor),

@@ -49,6 +49,7 @@ pub enum ParkFull {
     /// Nothing is lost; delivery may stand still.
     #[default]
     Wait,
-    /// The oldest parked entries are discarded for them, a segment of the park at a time.
+    /// The oldest parked entries are discarded for them, a segment of the park at a time. Each opening that parks
+    /// anything begins a segment, so a park of a few segments keeps little over many restarts.
     DropOldest,
 }

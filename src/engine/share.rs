@@ -75,6 +75,13 @@ impl Share {
         percent(frames as u64, room.saturating_sub(SMALL) as u64).min(100)
     }
 
+    /// The same for memory that is filled on purpose, and written only when it is short: how much is taken of the margin
+    /// that is left for what comes while the rest is on its way to the disk.
+    pub(crate) fn margin_percent(&self, reads: usize, can_go: usize) -> u64 {
+        let left = self.left_to_fill(reads) + can_go;
+        percent(self.margin().saturating_sub(left) as u64, self.margin() as u64)
+    }
+
     fn margin(&self) -> usize {
         (self.0.chunks() / 8).max(1)
     }
@@ -134,5 +141,12 @@ mod tests {
         assert_eq!(share.taken_percent(0, 0), 83);
         drop(handed);
         assert_eq!(share.taken_percent(0, 0), 67);
+        assert_eq!(share.margin_percent(0, 0), 0);
+        while share.may_fill(0) {
+            let before = share.margin_percent(0, 0);
+            assert!(share.is_short(0) || before == 0, "there is no pressure before what can be written is");
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!((share.margin_percent(0, 0), share.margin_percent(0, 2), share.margin_percent(0, 8)), (100, 75, 0));
     }
 }

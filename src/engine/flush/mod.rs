@@ -151,7 +151,7 @@ impl Flush {
         self.submit(now);
         again |= self.take_events();
         again |= self.hand_over();
-        self.watch_pressure();
+        self.watch_pressure(now);
         self.shared.gate.publish_time(now);
         if self.state.ending {
             again |= self.close_logs(now);

@@ -4,8 +4,13 @@ use crate::config::Durability;
 use crate::engine::gate::Hold;
 use crate::lsn::Lsn;
 use crate::pressure::{Grade, Lines, Measure, percent};
+use crate::time::Instant;
 
 use super::Flush;
+
+/// Percent of memory from which `Periodic` does not wait for the end of its period: half of it can then be written while
+/// the other half is filled, and nobody is held up for a sync that has not begun.
+const SYNC_EARLY: u64 = 50;
 
 /// The grades as they were last turn.
 #[derive(Debug, Default)]
@@ -17,29 +22,31 @@ pub(super) struct Grades {
 
 impl Flush {
     /// After memory that can be let go was: what is in use now cannot.
-    pub(super) fn watch_pressure(&mut self) {
+    pub(super) fn watch_pressure(&mut self, now: Instant) {
         let (watermarks, backlog_max) = (self.shared.config.watermarks, self.shared.config.backlog_len_max);
         let before = &self.state.grades;
-        let memory = Lines::of(watermarks).judge(before.memory, self.memory_percent());
+        let memory = self.memory_percent();
+        if memory >= SYNC_EARLY && matches!(self.shared.config.durability, Durability::Periodic(_)) {
+            // What waits for the end of the period holds it.
+            self.log.commit_now(now);
+        }
+        let memory = Lines::of(watermarks).judge(before.memory, memory);
         let log = Lines::of(watermarks).judge(before.log, self.log_percent());
         let backlog = backlog_max
             .map_or(Grade::Calm, |max| Lines::of_limit(watermarks).judge(before.backlog, percent(self.backlog(), max)));
         let before = std::mem::replace(&mut self.state.grades, Grades { memory, log, backlog });
-        let mut changed = false;
-        for (measure, before, after) in [
+        let changes = [
             (Measure::Memory, before.memory, memory),
             (Measure::Log, before.log, log),
             (Measure::Backlog, before.backlog, backlog),
-        ] {
-            changed |= before != after;
-            self.tell_grade(measure, before, after);
-        }
-        if changed {
+        ];
+        if changes.iter().any(|(_, before, after)| before != after) {
             let worst = memory.max(log).max(backlog);
             let slows = watermarks.is_some() && !self.shared.config.soft_delay.is_zero();
-            // Who is let go by one must find the other.
+            // Who is let go by the one must find the other. And who hears of a grade must meet it.
             self.shared.gate.set(Hold::Soft, slows && worst >= Grade::Soft);
             self.shared.gate.set(Hold::Hard, worst == Grade::Hard);
+            changes.into_iter().for_each(|(measure, before, after)| self.tell_grade(measure, before, after));
         }
     }
 
@@ -66,13 +73,12 @@ impl Flush {
 
     fn memory_percent(&self) -> u64 {
         let reads = self.reads();
-        let can_go = match self.shared.config.durability {
-            // What waits in memory is written, and can be let go, as soon as memory is short.
-            Durability::Spill if !self.share.is_short(reads) && !self.window.is_lagging() => return 0,
-            Durability::Memory => 0,
-            _ => self.window.chunks_on_disk(self.log.durable()),
-        };
-        self.share.taken_percent(reads, can_go)
+        let on_disk = || self.window.chunks_on_disk(self.log.durable());
+        match self.shared.config.durability {
+            Durability::Memory => self.share.taken_percent(reads, 0),
+            Durability::Spill => self.share.margin_percent(reads, on_disk()),
+            Durability::Immediate | Durability::Periodic(_) => self.share.taken_percent(reads, on_disk()),
+        }
     }
 
     fn log_percent(&self) -> u64 {
