@@ -208,6 +208,9 @@ fn a_crash_while_the_oldest_parked_entries_are_dropped_loses_nothing_else() {
                 until_it_dies(&mut stage);
             }
         }
+        if !stage.queue.has_failed() {
+            stage.machine.crash();
+        }
         let durable = stage.queue.metrics().durable_lsn.number();
         dropped_at_crash[usize::from(stage.queue.metrics().park_dropped > 0)] += 1;
         let (machine, clock) = (stage.machine.clone(), stage.clock.clone());

@@ -227,6 +227,33 @@ fn a_failed_log_a_full_log_and_what_recovery_found_are_told() {
     });
 }
 
+#[test]
+fn an_episode_of_pressure_is_told_once_when_it_begins_and_once_when_it_ends() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        let builder = settings(Durability::Immediate).backlog_len_max(20).watermarks(0.5, 0.9);
+        let mut stage = Stage::<Vec<u8>>::open(builder);
+        for _ in 0..2 {
+            stage.script.hold(true);
+            for _ in 0..19 {
+                stage.producer().try_push(vec![1; 10]).map_or_else(|error| assert!(error.is_full()), drop);
+                stage.settle();
+            }
+            stage.script.hold(false);
+            stage.settle();
+            stage.pass(10 * MS);
+            let told = ear.take();
+            let of_grades: Vec<_> = told.iter().filter(|told| told.text().contains("watermark")).collect();
+            let words: Vec<_> =
+                of_grades.iter().map(|told| (told.level, told.field("from"), told.field("to"))).collect();
+            let expected = [(Level::WARN, "calm", "soft"), (Level::WARN, "soft", "hard")];
+            assert_eq!(words[..2], expected, "{of_grades:?}");
+            assert_eq!(words.last().map(|last| (last.0, last.2)), Some((Level::INFO, "calm")), "{of_grades:?}");
+            assert!(words.len() <= 4 && of_grades.iter().all(|told| told.field("what") == "backlog"), "{of_grades:?}");
+        }
+    });
+}
+
 /// Tells something itself while it has a batch.
 struct Talker;
 

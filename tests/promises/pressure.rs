@@ -485,6 +485,7 @@ fn closing_sets_free_who_is_held_up() {
         let held = Held::default();
         let builder = crate::common::small(dir.path(), Durability::Immediate);
         let queue = full_by_one(builder.backlog_len_max(2).watermarks(soft, hard).soft_delay(MINUTE), &held);
+        let watch = queue.watch();
         let (told, tells) = channel();
         let pushers: Vec<_> = (0..3)
             .map(|n| {
@@ -501,6 +502,8 @@ fn closing_sets_free_who_is_held_up() {
             let result = pusher.join().unwrap();
             assert!(matches!(result, Err(PushError::Closed(_))), "soft {soft}, hard {hard}: {result:?}");
         }
+        let delayed_for = watch.metrics().pressure.delayed_for;
+        assert!(delayed_for < MINUTE, "the delay was not ended: {delayed_for:?}");
         held.let_go();
         let state = closing.join().unwrap().unwrap();
         assert_eq!(state.delivered, 1);
@@ -536,4 +539,53 @@ fn the_sinks_own_pushes_are_refused_and_never_held_up() {
     assert_eq!((metrics.rejected, metrics.pressure.delayed), (1, 0), "{metrics:?}");
     drop(own);
     queue.shutdown(LONG).unwrap();
+}
+
+/// F211, F242: bytes claimed in place go no other way: over a soft watermark at once, over a hard one not at all.
+#[test]
+fn a_claim_is_refused_over_the_hard_watermark_and_never_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Held::default();
+    let of_sink = held.clone();
+    let queue: Queue<Vec<u8>> = crate::common::small(dir.path(), Durability::Immediate)
+        .backlog_len_max(2)
+        .watermarks(0.5, 1.0)
+        .soft_delay(MINUTE)
+        .open(blocking_fn(move |_: &Batch<Vec<u8>>| {
+            of_sink.wait();
+            Ok::<(), SinkError>(())
+        }))
+        .unwrap();
+    let mut pinned = queue.producer().pin();
+    for grade in [Grade::Soft, Grade::Hard] {
+        let mut claim = pinned.claim(3).expect("below the hard watermark");
+        claim.bytes_mut().copy_from_slice(b"abc");
+        claim.commit();
+        wait_until("the next watermark is reached", || queue.metrics().pressure.backlog == grade);
+    }
+    assert!(matches!(pinned.claim(3), Err(PushError::Full(()))));
+    let metrics = queue.metrics();
+    assert_eq!((metrics.rejected_by.watermark, metrics.pressure.delayed), (1, 0));
+    held.let_go();
+    drain(&queue);
+    drop(pinned);
+    queue.shutdown(LONG).unwrap();
+}
+
+/// F209, F229: memory that waits only for the end of a period is written before it holds anybody up.
+#[test]
+fn memory_half_full_of_what_is_not_synced_is_synced_before_its_period_ends() {
+    let builder = few(Durability::Periodic(MINUTE)).log_bytes_max(32 << 20).watermarks(0.8, 0.95);
+    let mut stage = Stage::new(builder.when_full(WhenFull::Reject));
+    stage.sink.hangs();
+    let producer = stage.queue.producer();
+    let begun = stage.now();
+    // Twice the memory, while the clock all but stands still.
+    for n in 0..(16 << 20) / 1900 {
+        producer.push(Numbered::new(0, n, 1900)).unwrap();
+        stage.settle();
+        assert_eq!(stage.metrics().pressure.memory, Grade::Calm, "{n}: {:?}", stage.metrics());
+    }
+    let metrics = stage.metrics();
+    assert!(stage.now() - begun < MINUTE && metrics.syncs > 0 && metrics.frames_let_go > 0, "{metrics:?}");
 }
