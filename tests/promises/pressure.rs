@@ -201,12 +201,12 @@ fn a_backlog_limit_needs_no_watermarks_and_counts_what_was_recovered() {
 #[test]
 fn memory_counts_what_cannot_be_let_go_and_nothing_else() {
     for durability in [Durability::Immediate, Durability::Periodic(5 * MS), Durability::Spill] {
-        let builder = few(durability).memory_max(6 << 20).log_bytes_max(32 << 20).watermarks(0.8, 0.95);
+        let builder = few(durability).memory_max(16 << 20).log_bytes_max(64 << 20).watermarks(0.8, 0.95);
         let mut stage = Stage::new(builder.when_full(WhenFull::Reject));
         stage.sink.hangs();
         let mut n = 0;
         // Twice the memory, and none of it delivered.
-        while u64::from(n) * 1900 < 12 << 20 {
+        while u64::from(n) * 1900 < 32 << 20 {
             (n..n + 16).for_each(|n| _ = stage.queue.producer().try_push(Numbered::new(0, n, 1900)).unwrap());
             n += 16;
             stage.pass(6 * MS);
@@ -409,23 +409,30 @@ fn threads_that_a_hard_watermark_holds_up_go_on_when_it_is_left() {
         }))
         .unwrap();
     const EACH: u32 = 300;
+    let first = queue.producer();
+    (0..50).for_each(|n| _ = first.try_push(Numbered::new(9, n, 20)).unwrap());
+    wait_until("the hard watermark is reached", || queue.metrics().pressure.backlog == Grade::Hard);
     thread::scope(|scope| {
+        let (begun, begins) = channel();
         for p in 0..3 {
-            let (producer, mut pinned) = (queue.producer(), queue.producer().pin());
+            let (producer, mut pinned, begun) = (queue.producer(), queue.producer().pin(), begun.clone());
             scope.spawn(move || {
+                begun.send(()).unwrap();
                 for n in 0..EACH {
                     let entry = Numbered::new(p, n, 20);
                     if p == 0 { pinned.push(entry).map(drop) } else { producer.push(entry).map(drop) }.unwrap();
                 }
             });
         }
-        wait_until("the hard watermark is reached", || queue.metrics().pressure.hard_episodes > 0);
+        (0..3).for_each(|_| begins.recv().unwrap());
+        let metrics = queue.metrics();
+        assert_eq!((metrics.pushed, metrics.ring_bytes), (50, 0), "nothing of theirs has got in");
         held.let_go();
     });
     drain(&queue);
     let metrics = queue.metrics();
     assert_accounted(&metrics);
-    assert_eq!((metrics.delivered, metrics.rejected, metrics.dropped), (u64::from(3 * EACH), 0, 0));
+    assert_eq!((metrics.delivered, metrics.rejected, metrics.dropped), (u64::from(50 + 3 * EACH), 0, 0));
     let seen = seen.lock().unwrap();
     for p in 0..3 {
         let numbers: Vec<u32> = seen.iter().filter(|(of, _)| *of == p).map(|(_, n)| *n).collect();
@@ -533,6 +540,8 @@ fn the_sinks_own_pushes_are_refused_and_never_held_up() {
         .unwrap();
     assert!(own.set(queue.producer()).is_ok());
     queue.producer().push(Numbered::new(0, 0, 20)).unwrap();
+    // The first, by which the sink has pushed its own, and then these.
+    drain(&queue);
     drain(&queue);
     let metrics = queue.metrics();
     assert_accounted(&metrics);

@@ -184,6 +184,7 @@ impl Flush {
             return false;
         };
         self.state.acked = acks.acked;
+        self.note_done(&acks.done);
         if self.state.next_after_failure.is_none() {
             self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
         } else {

@@ -18,13 +18,15 @@ pub(super) struct Grades {
     memory: Grade,
     log: Grade,
     backlog: Grade,
+    /// Entries above the low watermark that are done.
+    done_above: u64,
 }
 
 impl Flush {
     /// After memory that can be let go was: what is in use now cannot.
     pub(super) fn watch_pressure(&mut self, now: Instant) {
         let (watermarks, backlog_max) = (self.shared.config.watermarks, self.shared.config.backlog_len_max);
-        let before = &self.state.grades;
+        let (before, done_above) = (&self.state.grades, self.state.grades.done_above);
         let memory = self.memory_percent();
         if memory >= SYNC_EARLY && matches!(self.shared.config.durability, Durability::Periodic(_)) {
             // What waits for the end of the period holds it.
@@ -34,7 +36,7 @@ impl Flush {
         let log = Lines::of(watermarks).judge(before.log, self.log_percent());
         let backlog = backlog_max
             .map_or(Grade::Calm, |max| Lines::of_limit(watermarks).judge(before.backlog, percent(self.backlog(), max)));
-        let before = std::mem::replace(&mut self.state.grades, Grades { memory, log, backlog });
+        let before = std::mem::replace(&mut self.state.grades, Grades { memory, log, backlog, done_above });
         let changes = [
             (Measure::Memory, before.memory, memory),
             (Measure::Log, before.log, log),
@@ -52,7 +54,7 @@ impl Flush {
 
     /// Whether pushes wait, or are refused, until something falls.
     pub(super) fn holds_pushes(&self) -> bool {
-        let Grades { memory, log, backlog } = &self.state.grades;
+        let Grades { memory, log, backlog, .. } = &self.state.grades;
         [memory, log, backlog].contains(&&Grade::Hard)
     }
 
@@ -84,15 +86,28 @@ impl Flush {
     fn log_percent(&self) -> u64 {
         match self.shared.config.durability {
             Durability::Memory => 0,
-            _ => percent(self.log.taken_bytes(self.state.acked), self.log.bytes_max()),
+            _ => percent(self.log.taken_bytes(self.acked()), self.log.bytes_max()),
         }
     }
 
-    /// Entries that have an LSN and have not had their exit.
+    /// Entries that have an LSN and have not had their exit, as the flush core knows it: what delivery counts of them goes
+    /// from one cell to another, and is in neither for a moment.
     fn backlog(&self) -> u64 {
-        let cells = &self.shared.counters;
-        let unfinished = cells.unfinished.read();
-        let (seen, next) = (Lsn::new(cells.seen_lsn.read()), self.next_lsn());
-        next.since(seen).saturating_sub(self.shared.holes.lock().count(seen, next)) + unfinished
+        let (first, next) = (self.acked().next(), self.next_lsn());
+        let not_there = self.shared.holes.lock().count(first, next) + self.state.grades.done_above;
+        next.since(first).saturating_sub(not_there)
+    }
+
+    fn acked(&self) -> Lsn {
+        self.state.acked.max(self.log.cursor_durable())
+    }
+
+    /// What the sink is done with above `acked`, and is no hole anyhow.
+    pub(super) fn note_done(&mut self, done: &[(Lsn, Lsn)]) {
+        if self.shared.config.backlog_len_max.is_some() {
+            let holes = self.shared.holes.lock();
+            let entries = |(first, next): &(Lsn, Lsn)| next.since(*first) - holes.count(*first, *next);
+            self.state.grades.done_above = done.iter().map(entries).sum();
+        }
     }
 }
