@@ -160,6 +160,31 @@ fn a_full_park_that_drops_its_oldest_takes_the_newest_and_counts_what_is_gone() 
     stage.close().unwrap();
 }
 
+/// While the cursor that frees the first one is on its way, no second one is given up for the same want.
+#[test]
+fn one_segment_of_the_park_is_dropped_at_a_time_however_long_its_cursor_takes() {
+    let mut stage = Stage::<Vec<u8>>::open(bounded());
+    let meta = FileId::Meta(LogId::Park);
+    stage.machine.inject(Fault::hung(OpKind::Write).on(meta));
+    for n in 0..400_u32 {
+        stage.script.then([Reply::Park]);
+        // Once the park is full the ring fills as well.
+        let _ = stage.producer().try_push(vec![n as u8; 1900]);
+        stage.pass(100 * MS);
+    }
+    let metrics = stage.queue.metrics();
+    assert!((1..=63).contains(&metrics.park_dropped), "a segment holds 63: {metrics:#?}");
+    assert!(metrics.parked + metrics.park_dropped < metrics.pushed, "some wait: {metrics:#?}");
+    stage.machine.heal();
+    stage.pass(100 * MS);
+    for _ in 0..50 {
+        stage.pass(100 * MS);
+    }
+    assert_accounted(&stage);
+    let metrics = stage.queue.metrics();
+    assert_eq!((metrics.parked + metrics.park_dropped + metrics.delivered, metrics.pending), (metrics.pushed, 0));
+}
+
 /// As `settle`, but a machine without power gives a queue no rest.
 fn until_it_dies(stage: &mut Stage) {
     for _ in 0..10_000 {

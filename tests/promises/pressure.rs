@@ -17,11 +17,11 @@ use std::time::{Duration, Instant};
 use ringwal::sim::{Fault, OpKind};
 use ringwal::{
     Batch, BatchError, Builder, Concern, Durability, Grade, Measure, Outcome, Producer, PushError, Queue, SinkError,
-    WhenFull, blocking_fn,
+    Verdict, WhenFull, blocking_fn,
 };
 
 use crate::common::{LONG, Numbered, assert_accounted, drain};
-use crate::stage::{MS, Stage, few};
+use crate::stage::{Got, MS, Stage, each, few};
 
 /// A log of a few MiB, of which half is soon filled.
 fn half(durability: Durability) -> Builder {
@@ -195,6 +195,27 @@ fn a_backlog_limit_needs_no_watermarks_and_counts_what_was_recovered() {
     stage.push(20..40);
     stage.pass(10 * MS);
     assert_eq!(stage.sink.numbers().last(), Some(&39));
+}
+
+/// F209: what is done above an entry that is offered again is no backlog any more.
+#[test]
+fn what_is_done_behind_an_entry_that_waits_for_its_retry_does_not_count() {
+    let builder = few(Durability::Immediate).backlog_len_max(10).when_full(WhenFull::Reject);
+    let mut stage = Stage::new(builder);
+    stage.sink.answers(|call| {
+        let verdict = |got: &Got| if got.number == 0 { Verdict::Retry("not yet".into()) } else { Verdict::Ack };
+        Some(each(call, verdict))
+    });
+    stage.push(0..9);
+    // Its linger is over, and the delay before the retry is not.
+    stage.pass(5 * MS);
+    assert_eq!((stage.metrics().delivered, stage.metrics().pressure.backlog), (8, Grade::Calm));
+    stage.push(9..18);
+    stage.settle();
+    assert_eq!(stage.metrics().pressure.backlog, Grade::Hard, "one and nine: {:?}", stage.metrics());
+    stage.sink.acknowledges();
+    stage.pass(1000 * MS);
+    assert_eq!((stage.metrics().delivered, stage.metrics().pressure.backlog), (18, Grade::Calm));
 }
 
 /// F209, F237, F238: what a hung disk keeps in memory is pressure; what is on disk is let go, and is none, however long the sink takes.
