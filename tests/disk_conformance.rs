@@ -25,8 +25,20 @@ enum Kind {
     UringOnTmpfs,
     Threads,
     ThreadsOnTmpfs,
+    #[cfg(feature = "tokio-uring")]
+    TokioUring,
+    #[cfg(feature = "tokio-uring")]
+    TokioUringOnTmpfs,
     Memory,
 }
+
+/// The kinds that lie on a disk, one for each driver.
+const ON_DISK: &[Kind] = &[
+    Kind::Uring,
+    Kind::Threads,
+    #[cfg(feature = "tokio-uring")]
+    Kind::TokioUring,
+];
 
 /// A disk with its memory and, on a file system, its directory.
 struct Rig {
@@ -55,6 +67,10 @@ fn rig(kind: Kind) -> Option<Rig> {
         Kind::UringOnTmpfs => (Io::Uring, true),
         Kind::Threads => (Io::Threads, false),
         Kind::ThreadsOnTmpfs => (Io::Threads, true),
+        #[cfg(feature = "tokio-uring")]
+        Kind::TokioUring => (Io::TokioUring, false),
+        #[cfg(feature = "tokio-uring")]
+        Kind::TokioUringOnTmpfs => (Io::TokioUring, true),
         Kind::Memory => return Some(Rig { disk: Some(Box::new(RamDisk::new())), pool, dir: None, next: 0 }),
     };
     let dir = temp_dir(tmpfs);
@@ -152,6 +168,10 @@ macro_rules! suite {
         suite!(@kind uring_on_tmpfs UringOnTmpfs $($name)*);
         suite!(@kind threads Threads $($name)*);
         suite!(@kind threads_on_tmpfs ThreadsOnTmpfs $($name)*);
+        #[cfg(feature = "tokio-uring")]
+        suite!(@kind tokio_uring TokioUring $($name)*);
+        #[cfg(feature = "tokio-uring")]
+        suite!(@kind tokio_uring_on_tmpfs TokioUringOnTmpfs $($name)*);
         suite!(@kind memory Memory $($name)*);
     };
     (@kind $module:ident $kind:ident $($name:ident)*) => {
@@ -528,6 +548,10 @@ fn report_of(kind: Kind) -> Option<DiskReport> {
 fn reports_say_what_the_disk_is() {
     if let Some(report) = report_of(Kind::Uring) {
         assert_eq!(report.driver, "io_uring");
+    }
+    #[cfg(feature = "tokio-uring")]
+    if let Some(report) = report_of(Kind::TokioUring) {
+        assert_eq!(report.driver, "tokio-uring");
     }
     let report = report_of(Kind::Threads).unwrap();
     assert_eq!(report.driver, "threads");
@@ -972,7 +996,7 @@ mod file_size_limit {
         let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
         // SAFETY: the limit lives until the call returns.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
-        for kind in [Kind::Uring, Kind::Threads] {
+        for &kind in ON_DISK {
             let Some(mut rig) = rig(kind) else { continue };
             assert!(rig.disk().report().notes.iter().any(|note| note.contains("RLIMIT_FSIZE")));
             let mark = rig.block(1, BLOCK);
@@ -987,7 +1011,7 @@ mod file_size_limit {
 /// More files than a driver keeps open.
 #[test]
 fn a_store_with_more_files_than_descriptors_is_read_through() {
-    for kind in [Kind::Uring, Kind::Threads] {
+    for &kind in ON_DISK {
         let Some(mut rig) = rig(kind) else { continue };
         const FILES: u32 = 300;
         for number in 0..FILES {
