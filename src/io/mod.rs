@@ -5,6 +5,7 @@ mod dir;
 mod error;
 mod files;
 pub mod fork;
+mod landing;
 mod lock;
 pub mod membarrier;
 pub mod memory;

@@ -140,7 +140,7 @@ impl TokioUringDisk {
         ring.dontfork();
         let runtime = Runtime::new(::tokio_uring::builder().entries(SQ_LEN).uring_builder(&ring))?;
         let timer = runtime.block_on(async { Timer::new() })?;
-        let files = Files::new(Arc::clone(&dir));
+        let files = Files::locked(Arc::clone(&dir));
         let ops = Ops {
             files,
             slab: Slab::new(),
