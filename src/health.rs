@@ -66,6 +66,9 @@ pub enum Concern {
     ParkFull(String),
     /// Recovery gave entries up, as configured.
     LostEntries(u64),
+    /// The runtime that the sink works on ([`Builder::runtime`](crate::Builder)) was shut down: nothing is delivered any
+    /// more. Pushes go on, into the log.
+    RuntimeEnded,
     /// The queue is closed.
     Closed,
 }
@@ -92,6 +95,9 @@ impl fmt::Display for Concern {
             Self::Parked(entries) => write!(f, "{entries} entries are parked"),
             Self::ParkFull(why) => write!(f, "an entry cannot be parked: {why}"),
             Self::LostEntries(entries) => write!(f, "{entries} damaged entries were given up, as configured"),
+            Self::RuntimeEnded => {
+                f.write_str("the runtime that the sink works on was shut down: nothing is delivered any more")
+            }
             Self::Closed => f.write_str("the queue is closed"),
         }
     }

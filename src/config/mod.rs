@@ -168,6 +168,10 @@ pub struct Config {
     pub(crate) coding: Coding,
     pub(crate) io: Io,
     pub(crate) cpu: Option<usize>,
+    pub(crate) sink_cpu: Option<usize>,
+    /// Where async sinks work; none: on the delivery thread.
+    #[cfg(feature = "tokio")]
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
     pub(crate) idle: Idle,
     pub(crate) lock_wait: Duration,
     pub(crate) drop_timeout: Duration,
@@ -209,6 +213,9 @@ impl Config {
             coding: Coding::default(),
             io: Io::Auto,
             cpu: None,
+            sink_cpu: None,
+            #[cfg(feature = "tokio")]
+            runtime: None,
             idle: Idle::Park,
             lock_wait: Duration::from_secs(5),
             drop_timeout: Duration::from_secs(1),

@@ -15,8 +15,10 @@
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
 mod breaker;
+pub(crate) mod call;
 pub(crate) mod calls;
 pub(crate) mod clock;
+pub(crate) mod closing;
 pub(crate) mod deliver;
 mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
@@ -27,18 +29,22 @@ pub(crate) mod lifecycle;
 mod look;
 pub(crate) mod opening;
 pub(crate) mod parking;
+mod progress;
 pub(crate) mod rings;
+#[cfg(feature = "tokio")]
+mod runtime;
 pub(crate) mod share;
 mod status;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod stepped;
 mod trace;
+pub(crate) mod waits;
 pub(crate) mod window;
 
 pub(crate) use self::status::Status;
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -48,6 +54,7 @@ use crate::config::{Config, Durability};
 use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::engine::waits::{Reply, Upto};
 use crate::error::LogError;
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
@@ -126,6 +133,10 @@ pub(crate) enum Notice {
 pub(crate) enum Command {
     /// Answer with the last LSN once the rings are drained up to these positions.
     Fence { tails: Vec<u64>, reply: SyncSender<Lsn> },
+    /// The same for whoever must not block: see `waits.rs`.
+    Place { upto: Upto, reply: Reply },
+    /// Ring this when its time has come.
+    Alarm { at: crate::time::Instant, alarm: Weak<Watermark> },
     /// Write these into the park, then tell the delivery thread.
     Park { lease: LeaseId, records: Vec<ParkRecord> },
     /// Read parked entries after this id.
@@ -335,6 +346,14 @@ impl Shared {
         self.answered_late.load(Ordering::Relaxed)
     }
 
+    /// The runtime that the sink works on was shut down: it gets nothing more, and nobody is to wait for it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn end_with_runtime(&self) {
+        self.status.set_runtime_ended();
+        self.done.fail();
+        self.wake_delivery();
+    }
+
     pub(crate) fn is_heard(&self) -> bool {
         *self.heard.lock()
     }
@@ -347,7 +366,7 @@ impl Shared {
 
     pub(crate) fn is_paused(&self) -> bool {
         // ORDERING: see `set_paused`.
-        self.paused.load(Ordering::Acquire)
+        self.paused.load(Ordering::Acquire) || self.status.has_runtime_ended()
     }
 }
 
@@ -364,6 +383,24 @@ pub(crate) fn in_sink_of(shared: &Shared) -> bool {
 /// Marks this thread as the one that calls this queue's sink.
 pub(crate) fn mark_sink_thread(shared: &Arc<Shared>) {
     SINK_OF.with(|of| of.set(Arc::as_ptr(shared)));
+}
+
+/// While it lives, this thread is one that calls a queue's sink.
+#[cfg(feature = "tokio")]
+pub(crate) struct InSink(*const Shared);
+
+#[cfg(feature = "tokio")]
+impl InSink {
+    pub(crate) fn mark(shared: &Arc<Shared>) -> Self {
+        SINK_OF.with(|of| Self(of.replace(Arc::as_ptr(shared))))
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for InSink {
+    fn drop(&mut self) {
+        SINK_OF.with(|of| of.set(self.0));
+    }
 }
 
 /// When a wait of this length is over: a user who means "without end" may say so by any number.
