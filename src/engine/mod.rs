@@ -10,7 +10,9 @@
 //! | `NAME-flush`   | the disk, both logs, the drain of the rings      | `flush/`      |
 //! | `NAME-sink`    | the dispatcher, the sink                         | `deliver.rs`  |
 //! | `NAME-sink-0…` | calls of a sink that blocks, where several or a deadline | `calls.rs` |
+//! | `NAME-close`   | closing, for tasks                               | `closing.rs`  |
 //! | the caller's   | opening and closing                              | `lifecycle.rs`|
+//! | the user's runtime | calls of an async sink, where one is set     | `runtime.rs`  |
 //!
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
