@@ -157,6 +157,15 @@ impl Drop for Stay {
     }
 }
 
+/// Lets a blocked worker go when the test ends, however it does: a runtime waits for its workers.
+struct Unblock(Arc<AtomicBool>);
+
+impl Drop for Unblock {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A task cannot be dropped from outside while it works, only told to end: until it has, its batch is not offered again.
 #[test]
 fn a_delivery_that_is_late_is_aborted_and_its_batch_offered_again_only_when_it_has_ended() {
@@ -164,6 +173,7 @@ fn a_delivery_that_is_late_is_aborted_and_its_batch_offered_again_only_when_it_h
     let dir = in_memory();
     let at_work = Arc::new(AtWork::default());
     let (blocked, unblock) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let _unblock = Unblock(Arc::clone(&unblock));
     let calls = Arc::new(AtomicUsize::new(0));
     let sink = sink_fn({
         let (at_work, blocked, unblock) = (Arc::clone(&at_work), Arc::clone(&blocked), Arc::clone(&unblock));
@@ -385,17 +395,26 @@ fn committed_and_close_find_the_runtime_and_opening_never_waits_for_itself() {
     // In a runtime with other workers that works too.
     runtime.block_on(async { open(runtime.handle()).unwrap().shutdown_async(LONG).await.unwrap() });
     // On the only thread that there is it would wait for ever.
-    let current = Builder::new_current_thread().enable_all().build().unwrap();
-    let single = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    match current.block_on(async { open(current.handle()) }) {
-        Err(OpenError::Resources { what, .. }) => assert!(what.contains("spawn_blocking"), "{what}"),
-        other => panic!("{other:?}"),
+    for on_worker in [false, true] {
+        let (told, answer) = std::sync::mpsc::channel();
+        let settings = small(dir.path(), Durability::Immediate);
+        let sink = Committed(Arc::clone(&closed));
+        std::thread::spawn(move || {
+            let runtime = match on_worker {
+                false => Builder::new_current_thread().enable_all().build().unwrap(),
+                true => Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            };
+            let handle = runtime.handle().clone();
+            let opens = async move { settings.runtime(handle).open(sink).map(drop) };
+            let opened = match on_worker {
+                false => runtime.block_on(opens),
+                true => runtime.block_on(runtime.spawn(opens)).unwrap(),
+            };
+            let _ = told.send(opened);
+        });
+        match answer.recv_timeout(LONG).expect("it waits for itself") {
+            Err(OpenError::Resources { what, .. }) => assert!(what.contains("spawn_blocking"), "{what}"),
+            other => panic!("{other:?}"),
+        }
     }
-    let handle = single.handle().clone();
-    let (dir, closed) = (dir.path().to_owned(), Arc::clone(&closed));
-    let on_worker = single
-        .block_on(single.spawn(async move {
-            small(&dir, Durability::Immediate).runtime(handle).open(Committed(closed)).map(drop)
-        }));
-    assert!(matches!(on_worker.unwrap(), Err(OpenError::Resources { .. })));
 }

@@ -31,19 +31,32 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 /// A sink that blocks until the test lets it go.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+struct Gate(Arc<(Mutex<State>, Condvar)>);
+
+#[derive(Default)]
+struct State {
+    is_open: bool,
+    has_batch: bool,
+}
 
 impl Gate {
     fn open(&self) {
-        *self.0.0.lock().unwrap() = true;
+        self.0.0.lock().unwrap().is_open = true;
         self.0.1.notify_all();
     }
 
+    /// Until a batch is out.
+    fn wait_for_batch(&self) {
+        let waits = |state: &mut State| !state.has_batch;
+        let (_state, over) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), LONG, waits).unwrap();
+        assert!(!over.timed_out(), "no batch comes");
+    }
+
     fn pass(&self) {
-        let mut open = self.0.0.lock().unwrap();
-        while !*open {
-            open = self.0.1.wait(open).unwrap();
-        }
+        let mut state = self.0.0.lock().unwrap();
+        state.has_batch = true;
+        self.0.1.notify_all();
+        drop(self.0.1.wait_while(state, |state| !state.is_open).unwrap());
     }
 
     fn queue(&self, dir: &std::path::Path) -> Queue<Numbered> {
@@ -118,7 +131,8 @@ fn a_drain_in_a_task_ends_with_its_time_or_with_the_queue() {
     push(&queue, 10..20);
     let producer = queue.producer();
     let last = producer.push_delivered(Numbered::new(0, 20, 0)).unwrap();
-    let closed = block_on(queue.shutdown_async(SHORT)).unwrap();
+    // Paused, it does not wait for its sink.
+    let closed = block_on(queue.shutdown_async(LONG)).unwrap();
     assert_eq!((closed.delivered, closed.left_in_log), (10, 11));
     assert_eq!(block_on(last), Err(LogError::Closed));
 }
@@ -129,6 +143,7 @@ fn a_sink_that_does_not_finish_is_told_to_tasks_as_to_threads() {
     let gate = Gate::default();
     let queue = gate.queue(dir.path());
     push(&queue, 0..10);
+    gate.wait_for_batch();
     match block_on(queue.shutdown_async(SHORT)) {
         Err(ShutdownError::Deadline(state)) => assert_eq!((state.delivered, state.left_in_log), (0, 10)),
         other => panic!("{other:?}"),

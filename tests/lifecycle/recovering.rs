@@ -1,7 +1,6 @@
 //! What opening found: how much of it is left, when it is over, and what opening does not wait for.
 
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use ringwal::sim::OpKind;
 use ringwal::{Builder, Durability, Outcome, WhenFull};
@@ -120,7 +119,8 @@ fn the_end_of_recovery_can_be_waited_for() {
     queue.pause();
     let producer = queue.producer();
     (0..100).for_each(|n| _ = producer.push(ringwal_entry(n)).unwrap());
-    queue.shutdown(Duration::from_millis(10)).unwrap();
+    // Paused, it does not wait for its sink.
+    queue.shutdown(crate::common::LONG).unwrap();
     let gate = std::sync::Arc::new(std::sync::Mutex::new(()));
     let closed = gate.lock().unwrap();
     let queue = open()
