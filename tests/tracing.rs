@@ -134,9 +134,12 @@ fn the_end_of_recovery_is_told_when_the_last_recovered_entry_is_done() {
         let recovered = find(&told, "recovered");
         assert_eq!((recovered.level, recovered.field("recovered")), (Level::INFO, "20"));
         assert_eq!(texts(&told).iter().filter(|text| **text == "recovered").count(), 1);
+        // Until the cursor is on disk.
+        stage.pass(100 * MS);
         let Stage { queue, machine, clock, .. } = stage;
         drop(queue);
         let mut stage = Stage::<Vec<u8>>::again(builder(), machine, clock);
+        assert_eq!(stage.queue.recovery().recovered, 0);
         stage.producer().push(vec![0; 100]).unwrap();
         stage.settle();
         assert!(!texts(&ear.take()).contains(&"recovered"), "there was nothing to recover");
