@@ -207,8 +207,7 @@ fn a_delivery_that_is_late_is_aborted_and_its_batch_offered_again_only_when_it_h
     wait_for("the second attempt", || blocked.load(Ordering::SeqCst));
     assert_eq!((at_work.ended.load(Ordering::SeqCst), calls.load(Ordering::SeqCst)), (1, 2));
     wait_for("its deadline", || queue.metrics().delivery_timeouts >= 2);
-    let concerns = queue.health();
-    assert!(concerns.reasons().contains(&Concern::SinkOverdue(1)), "{concerns:?}");
+    wait_for("health says so", || queue.health().reasons().contains(&Concern::SinkOverdue(1)));
     assert_eq!(calls.load(Ordering::SeqCst), 2, "its batch waits for it");
     unblock.store(true, Ordering::SeqCst);
     queue.drain(LONG).unwrap();
