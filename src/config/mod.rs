@@ -14,11 +14,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::delivery::breaker::Breaker;
-use crate::delivery::retry::Retry;
+use crate::delivery::{breaker::Breaker, retry::Retry};
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
-
 use crate::wal::coding::Coding;
 pub use crate::wal::coding::Compression;
 use keys::KEYS;
@@ -174,7 +172,6 @@ pub struct Config {
     pub(crate) io: Io,
     pub(crate) cpu: Option<usize>,
     pub(crate) sink_cpu: Option<usize>,
-    /// Where async sinks work; none: on the delivery thread.
     #[cfg(feature = "tokio")]
     pub(crate) runtime: Option<tokio::runtime::Handle>,
     pub(crate) idle: Idle,
