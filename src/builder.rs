@@ -341,6 +341,16 @@ impl Builder {
         self
     }
 
+    /// Pins the threads that call the sink to this CPU: the delivery thread, and those on which a sink that blocks
+    /// works. Default: not pinned.
+    ///
+    /// The same CPU for all of them, as they wait more than they work; another one than that of
+    /// [`cpu`](Self::cpu), or delivery and the flush core take turns. The threads of a runtime are the runtime's.
+    pub fn sink_cpu(mut self, cpu: usize) -> Self {
+        self.config.sink_cpu = Some(cpu);
+        self
+    }
+
     /// What the flush core does when there is nothing to do. Default: `Park`.
     pub fn idle(mut self, idle: Idle) -> Self {
         self.config.idle = idle;

@@ -111,7 +111,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
     };
     let buckets = |name, help, histogram, unit| Family { name, kind: Kind::Histogram, help, values: Values::Buckets(histogram, unit) };
     let &Metrics {
-        recovered, recovered_from_rings, recovered_parked, pushed, pushed_bytes, rejected: _, rejected_by, dropped: _, dropped_by, ref pressure, delivered, parked,
+        recovered, recovered_from_rings, recovered_left, recovered_parked, pushed, pushed_bytes, rejected: _, rejected_by, dropped: _, dropped_by, ref pressure, delivered, parked,
         discarded, park_dropped, redelivered, lost, pending, in_flight, batches, delivery_failures, delivery_timeouts, failures_by, ref delivery_micros, ref batch_entries,
         sink_panics, retries, breaker_opened, breaker, ring_bytes, ring_bytes_max, backlog_bytes, oldest_age, memory_bytes, memory_bytes_max,
         last_lsn, durable_lsn, cursor_lsn, frames, log_bytes_written, padding_bytes, writes, syncs, commit_nanos_mean, ref commit_micros,
@@ -129,6 +129,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
         whole("health", Gauge, "0 well, 1 degraded, 2 failed.", health),
         whole("recovered_total", Counter, "Undelivered entries found in the log at open.", recovered),
         whole("recovered_from_rings_total", Counter, "Those among them that came from the rings of a dead process.", recovered_from_rings),
+        whole("recovered_left_entries", Gauge, "How many of those found in the log at open are still to be delivered or parked.", recovered_left),
         whole("recovered_parked_total", Counter, "Parked entries found at open.", recovered_parked),
         whole("pushed_total", Counter, "Entries taken from producers.", pushed),
         whole("pushed_bytes_total", Counter, "Their bytes, as encoded.", pushed_bytes),

@@ -73,6 +73,9 @@ pub enum Concern {
     ParkDropped(u64),
     /// Recovery gave entries up, as configured.
     LostEntries(u64),
+    /// The runtime that the sink works on ([`Builder::runtime`](crate::Builder)) was shut down: nothing is delivered any
+    /// more. Pushes go on, into the log.
+    RuntimeEnded,
     /// The queue is closed.
     Closed,
 }
@@ -103,6 +106,9 @@ impl fmt::Display for Concern {
                 write!(f, "{entries} parked entries were discarded, as the park was full; raise park_bytes_max")
             }
             Self::LostEntries(entries) => write!(f, "{entries} damaged entries were given up, as configured"),
+            Self::RuntimeEnded => {
+                f.write_str("the runtime that the sink works on was shut down: nothing is delivered any more")
+            }
             Self::Closed => f.write_str("the queue is closed"),
         }
     }

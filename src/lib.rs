@@ -23,6 +23,7 @@
 //! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`], [`Preset`] |
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
+//! | wait until the sink has it        | [`Delivered`], [`Queue::drain`]                            |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
 //! | store it short, or secret         | [`Builder::compression`], [`Builder::cipher`], [`Cipher`]  |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
@@ -49,6 +50,7 @@
 mod batch_push;
 mod builder;
 mod config;
+mod delivered;
 mod durable;
 mod engine;
 mod entry;
@@ -69,6 +71,8 @@ mod queue;
 mod ranges;
 mod reasons;
 mod recovery;
+#[cfg(feature = "tokio")]
+mod runtime;
 mod schema;
 #[cfg(feature = "serve")]
 mod serve;
@@ -102,11 +106,13 @@ pub use config::{
 };
 #[cfg(feature = "config")]
 pub use config::{Refusal, Settings, SettingsError};
+pub use delivered::Delivered;
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;
 pub use delivery::retry::{Jitter, Retry};
 pub use durable::{Durable, Receipt};
+pub use engine::closing::ShuttingDown;
 #[doc(hidden)]
 pub use entry::__private;
 pub use entry::{DecodeError, EncodeError, Entry, InPlace};

@@ -120,6 +120,9 @@ pub struct Metrics {
     pub recovered: u64,
     /// How many of these a dead process had left in its rings.
     pub recovered_from_rings: u64,
+    /// How many of them are still to be delivered or parked: falls to 0, with which recovery is over. As a cursor
+    /// counts: what is done before its turn counts as left until all before it is done.
+    pub recovered_left: u64,
     /// Parked entries found at open.
     pub recovered_parked: u64,
     /// Entries taken from producers since open (counted when the flush core takes them over).
@@ -310,6 +313,7 @@ impl Counters {
         let dropped_by = self.dropped.read();
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
+            recovered_left: 0,
             recovered_from_rings: self.recovered_from_rings.read(),
             recovered_parked,
             pushed: self.pushed.read(),

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::delivered::Delivered;
 use crate::durable::{Durable, Receipt};
 use crate::entry::{Entry, InPlace};
 use crate::error::PushError;
+use crate::lsn::Lsn;
 use crate::producer::{Patience, Producer, Refusal, SpaceWait, lane_of_key, with_encoded};
 use crate::ring::{ClaimError, PinnedClaim, PinnedRing};
 
@@ -57,6 +59,21 @@ impl<T: Entry> PinnedProducer<T> {
     /// As [`Producer::push`].
     pub fn push_durable(&mut self, entry: T) -> Result<Durable, PushError<T>> {
         self.push(entry).map(|receipt| self.durable(receipt))
+    }
+
+    /// Puts an entry into the queue and gives what tells when the sink is done with it, as
+    /// [`Producer::push_delivered`].
+    ///
+    /// # Errors
+    /// As [`Producer::push`].
+    pub fn push_delivered(&mut self, entry: T) -> Result<Delivered, PushError<T>> {
+        let done = Lsn::new(self.producer.shared.done.value());
+        self.push(entry).map(|receipt| Delivered::new(&self.producer.shared, receipt, done))
+    }
+
+    /// What tells when the sink is done with the entry of this receipt, as [`Producer::delivered`].
+    pub fn delivered(&self, receipt: Receipt) -> Delivered {
+        self.producer.delivered(receipt)
     }
 
     /// What tells when the entry of this receipt is on disk, as [`Producer::durable`].

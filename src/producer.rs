@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::WhenFull;
+use crate::delivered::Delivered;
 use crate::durable::{Durable, Receipt};
 use crate::engine::gate::{Held, MayWait};
 use crate::engine::{Shared, in_sink_of};
 use crate::entry::{EncodeError, Entry};
 use crate::error::{BatchError, PushError};
+use crate::lsn::Lsn;
 use crate::pinned::PinnedProducer;
 use crate::ring::ClaimError;
 use crate::watermark::Watermark;
@@ -139,6 +141,24 @@ impl<T: Entry> Producer<T> {
     /// push a thousand, wait for the last.
     pub fn durable(&self, receipt: Receipt) -> Durable {
         Durable::new(Arc::clone(&self.shared), receipt)
+    }
+
+    /// Puts an entry into the queue and gives what tells when the sink is done with it: end to end.
+    ///
+    /// It asks the flush core for the entry's number, which wakes it: for a hot loop [`push`](Self::push), and
+    /// [`delivered`](Self::delivered) with the last receipt.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_delivered(&self, entry: T) -> Result<Delivered, PushError<T>> {
+        let done = Lsn::new(self.shared.done.value());
+        self.push(entry).map(|receipt| Delivered::new(&self.shared, receipt, done))
+    }
+
+    /// What tells when the sink is done with the entry of this receipt: push a thousand, wait for the last. Asked for long
+    /// after the push, it may wait for what came into the same ring since. A receipt of this queue.
+    pub fn delivered(&self, receipt: Receipt) -> Delivered {
+        Delivered::new(&self.shared, receipt, self.shared.recovery.end)
     }
 
     /// A producer with a ring of its own, while rings last; without one it shares a ring. Pushes from it

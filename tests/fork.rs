@@ -131,6 +131,9 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
                 let (waiting, awaited): (Durable, Durable) = (producer.durable(far()), producer.durable(far()));
                 let mut half_awaited = std::pin::pin!(producer.durable(far()));
                 let _ = half_awaited.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                let delivered = producer.push_delivered(Numbered::new(3, 0, 0)).unwrap();
+                let mut half_delivered = std::pin::pin!(producer.push_delivered(Numbered::new(3, 0, 0)).unwrap());
+                let _ = half_delivered.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 let passed = forked(|| {
                     let refused = |result| matches!(result, Err(PushError::Closed(_)));
                     let entry = || Numbered::new(9, 9, 0);
@@ -152,6 +155,10 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
                         ("flush", is_home(queue.flush().err())),
                         ("flush_async", polled(queue.flush_async()).is_some_and(|answer| is_home(answer.err()))),
                         ("drain", queue.drain(LONG).err() == forked),
+                        ("drain_async", polled(queue.drain_async(LONG)) == Some(Err(LogError::Forked))),
+                        ("wait for the sink", delivered.wait().err() == forked),
+                        ("await the sink", polled(half_delivered.as_mut()) == Some(Err(LogError::Forked))),
+                        ("ask for the sink", polled(producer.delivered(receipt)) == Some(Err(LogError::Forked))),
                         ("parked list", queue.parked().list(Lsn::ZERO, 9).err() == forked),
                         ("parked discard", queue.parked().discard(|_| true).err() == forked),
                         ("parked redeliver", queue.parked().redeliver(|_| true).err() == forked),
@@ -175,6 +182,11 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
             // SAFETY: a copy in a process of its own, which ends without using the other one.
             let copy = unsafe { std::ptr::read(&raw const *queue) };
             copy.shutdown(LONG) == Err(ShutdownError::Storage { cause: LogError::Forked, lost: 0 })
+        }));
+        assert!(forked(|| {
+            // SAFETY: as above.
+            let copy = unsafe { std::ptr::read(&raw const *queue) };
+            polled(copy.shutdown_async(LONG)) == Some(Err(ShutdownError::Storage { cause: LogError::Forked, lost: 0 }))
         }));
         assert!(forked(|| {
             // SAFETY: as above.

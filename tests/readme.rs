@@ -94,6 +94,7 @@ fn the_defaults_are_the_readmes() {
         ("on_corruption", "Stop".to_owned(), "`Stop`"),
         ("io", "Auto".to_owned(), "`Auto`"),
         ("cpu", "None".to_owned(), "none"),
+        ("sink_cpu", "None".to_owned(), "none"),
         ("idle", "Park".to_owned(), "`Park`"),
         ("lock_wait", "5s".to_owned(), "5 s"),
         ("drop_timeout", "1s".to_owned(), "1 s"),

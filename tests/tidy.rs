@@ -56,6 +56,7 @@ const RULES: &[Rule] = &[
             "src/config/settings.rs",
             "src/queue.rs",
             "src/producer.rs",
+            "src/delivered.rs",
             "src/durable.rs",
             "src/parked.rs",
             "src/recovery.rs",

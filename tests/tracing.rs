@@ -108,6 +108,44 @@ fn find<'a>(told: &'a [Told], text: &str) -> &'a Told {
     told.iter().find(|told| told.text().starts_with(text)).unwrap_or_else(|| panic!("no {text:?} in {:?}", texts(told)))
 }
 
+/// Once, with the batch that ends it; and nothing where nothing was found.
+#[test]
+fn the_end_of_recovery_is_told_when_the_last_recovered_entry_is_done() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        let builder = || settings(Durability::Immediate).batch_len_max(8);
+        let mut stage = Stage::<Vec<u8>>::open(builder());
+        stage.script.hold(true);
+        let producer = stage.producer();
+        (0..20).for_each(|n| _ = producer.push(vec![n; 100]).unwrap());
+        stage.settle();
+        let Stage { queue, machine, clock, .. } = stage;
+        drop((queue, producer));
+        assert!(!texts(&ear.take()).contains(&"recovered"));
+
+        let mut stage = Stage::<Vec<u8>>::again(builder(), machine, clock);
+        stage.script.hold(true);
+        (20..30).for_each(|n| _ = stage.producer().push(vec![n; 100]).unwrap());
+        stage.settle();
+        assert!(!texts(&ear.take()).contains(&"recovered"), "the first batch is out");
+        stage.script.hold(false);
+        stage.settle();
+        let told = ear.take();
+        let recovered = find(&told, "recovered");
+        assert_eq!((recovered.level, recovered.field("recovered")), (Level::INFO, "20"));
+        assert_eq!(texts(&told).iter().filter(|text| **text == "recovered").count(), 1);
+        // Until the cursor is on disk.
+        stage.pass(100 * MS);
+        let Stage { queue, machine, clock, .. } = stage;
+        drop(queue);
+        let mut stage = Stage::<Vec<u8>>::again(builder(), machine, clock);
+        assert_eq!(stage.queue.recovery().recovered, 0);
+        stage.producer().push(vec![0; 100]).unwrap();
+        stage.settle();
+        assert!(!texts(&ear.take()).contains(&"recovered"), "there was nothing to recover");
+    });
+}
+
 #[test]
 fn a_life_is_told_from_opening_to_closing_and_a_push_tells_nothing() {
     let ear = Ear::default();

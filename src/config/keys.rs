@@ -150,6 +150,7 @@ pub(crate) static KEYS: &[Key] = &[
     key!("on_corruption", Words(ON_CORRUPTION), on_corruption),
     key!("io", Words(IO), io),
     key!("cpu", CountOrNone(0, NO_END), cpu),
+    key!("sink_cpu", CountOrNone(0, NO_END), sink_cpu),
     key!("idle", Words(IDLE), idle),
     key!("lock_wait", Time(ZERO, HOUR), lock_wait),
     key!("drop_timeout", Time(ZERO, HOUR), drop_timeout),

@@ -15,8 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::delivery::breaker::Breaker;
-use crate::delivery::retry::Retry;
+use crate::delivery::{breaker::Breaker, retry::Retry};
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
 use crate::pressure::Watermarks;
@@ -144,6 +143,9 @@ pub struct Config {
     pub(crate) coding: Coding,
     pub(crate) io: Io,
     pub(crate) cpu: Option<usize>,
+    pub(crate) sink_cpu: Option<usize>,
+    #[cfg(feature = "tokio")]
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
     pub(crate) idle: Idle,
     pub(crate) lock_wait: Duration,
     pub(crate) drop_timeout: Duration,
@@ -190,6 +192,9 @@ impl Config {
             coding: Coding::default(),
             io: Io::Auto,
             cpu: None,
+            sink_cpu: None,
+            #[cfg(feature = "tokio")]
+            runtime: None,
             idle: Idle::Park,
             lock_wait: Duration::from_secs(5),
             drop_timeout: Duration::from_secs(1),

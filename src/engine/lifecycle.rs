@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Durability};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
+use crate::engine::call::{self, Unpark};
 use crate::engine::calls::Calls;
 use crate::engine::clock::Clock;
-use crate::engine::deliver::{Delivery, Unpark, block_on};
+use crate::engine::deliver::Delivery;
 use crate::engine::opening::{Opening, Source, Start};
 use crate::engine::{Command, Shared, deadline_after};
 use crate::entry::Entry;
@@ -71,7 +72,7 @@ fn start<T: Entry>(
     source: Source,
     meta: Option<crate::wal::meta::Meta>,
 ) -> Result<(Arc<Shared>, Engine), OpenError> {
-    let committed = ask_committed(&*sink)?;
+    let committed = ask_committed(&config, &*sink)?;
     if config.durability == Durability::Memory && committed.is_some() {
         return Err(OpenError::CommittedInMemory);
     }
@@ -93,7 +94,7 @@ fn start<T: Entry>(
     let (delivery_ends, delivery_ended) = sync_channel(1);
     let flush = spawn(&config, "flush", move || {
         io::block_signals();
-        let flush = match pin(&opening.config).and_then(|()| opening.run()) {
+        let flush = match pin("cpu", opening.config.cpu).and_then(|()| opening.run()) {
             Ok((flush, start)) => {
                 let _ = started.send(Ok(start));
                 flush
@@ -131,7 +132,7 @@ fn start<T: Entry>(
     let watched = Arc::clone(&shared);
     let hired = thread.hire();
     let delivery = hired.and_then(|()| {
-        spawn(&shared.config, "sink", move || {
+        spawn_sink(&shared.config, "sink", move || {
             if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
                 watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
                 watched.done.fail();
@@ -175,13 +176,15 @@ pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: 
     let dispatcher = Dispatcher::new(delivery, &cursor);
     let calls = in_flight_max > 1 || config.deliver_timeout.is_some();
     let calls = calls.then(|| Calls::new(sink.blocks_thread()));
-    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false, exits: 0 }
+    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false, exits: 0, kept: Vec::new() }
 }
 
-pub(crate) fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
-    catch_unwind(AssertUnwindSafe(|| block_on(sink.committed_boxed()))).map_err(|_| OpenError::Resources {
-        what: "the sink's committed LSN: it panicked".to_owned(),
-        source: std::io::ErrorKind::Other.into(),
+pub(crate) fn ask_committed<T: Entry>(config: &Config, sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
+    catch_unwind(AssertUnwindSafe(|| call::ask(config, sink.committed_boxed()))).unwrap_or_else(|_| {
+        Err(OpenError::Resources {
+            what: "the sink's committed LSN: it panicked".to_owned(),
+            source: std::io::ErrorKind::Other.into(),
+        })
     })
 }
 
@@ -213,11 +216,36 @@ pub(crate) fn spawn(
         .map_err(|source| OpenError::Resources { what: format!("the {role} thread"), source })
 }
 
-fn pin(config: &Config) -> Result<(), OpenError> {
-    match config.cpu {
-        None => Ok(()),
-        Some(cpu) => io::pin_to_cpu(cpu)
-            .map_err(|error| ConfigError::new("cpu", cpu, format!("a CPU that this process may use ({error})")).into()),
+fn pin(key: &'static str, cpu: Option<usize>) -> Result<(), OpenError> {
+    cpu.map_or(Ok(()), io::pin_to_cpu).map_err(|error| {
+        ConfigError::new(key, cpu.unwrap_or_default(), format!("a CPU that this process may use ({error})")).into()
+    })
+}
+
+/// Starts a thread that calls the sink, on the CPU that is set for such.
+pub(crate) fn spawn_sink(
+    config: &Config,
+    role: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let Some(cpu) = config.sink_cpu else {
+        return spawn(config, role, run);
+    };
+    let (placed, is_placed) = sync_channel(1);
+    let thread = spawn(config, role, move || {
+        let outcome = pin("sink_cpu", Some(cpu));
+        let goes_on = outcome.is_ok();
+        let _ = placed.send(outcome);
+        if goes_on {
+            run();
+        }
+    })?;
+    match is_placed.recv() {
+        Ok(Ok(())) => Ok(thread),
+        refused => {
+            let _ = thread.join();
+            refused.unwrap_or(Ok(())).map(|()| unreachable!("a thread says whether it is placed"))
+        }
     }
 }
 

@@ -17,10 +17,10 @@ impl Shared {
     pub(crate) fn metrics(&self) -> Metrics {
         // In a forked child nobody is left who could let go of a lock that was held when it was forked.
         let holes = if self.rings.is_at_home() { Some(self.holes.lock()) } else { self.holes.try_lock() };
-        let mut metrics = match &holes {
-            Some(holes) => self.counters.snapshot(holes),
-            None => self.counters.snapshot(&Holes::default()),
-        };
+        let nothing = Holes::default();
+        let known = holes.as_deref().unwrap_or(&nothing);
+        let mut metrics = self.counters.snapshot(known);
+        metrics.recovered_left = self.recovered_left(&metrics, known);
         drop(holes);
         metrics.ring_bytes = self.rings.used_len();
         metrics.ring_bytes_max = u64::from(self.rings.count()) * self.config.ring_bytes as u64;
@@ -43,6 +43,9 @@ impl Shared {
         }
         if let Some(what) = self.status.corruption() {
             failed.push(Concern::LogCorrupt(what.to_string()));
+        }
+        if self.status.has_runtime_ended() {
+            failed.push(Concern::RuntimeEnded);
         }
         if self.rings.is_closed() && failed.is_empty() {
             failed.push(Concern::Closed);

@@ -10,13 +10,17 @@
 //! | `NAME-flush`   | the disk, both logs, the drain of the rings      | `flush/`      |
 //! | `NAME-sink`    | the dispatcher, the sink                         | `deliver.rs`  |
 //! | `NAME-sink-0…` | calls of a sink that blocks, where several or a deadline | `calls.rs` |
+//! | `NAME-close`   | closing, for tasks                               | `closing.rs`  |
 //! | the caller's   | opening and closing                              | `lifecycle.rs`|
+//! | the user's runtime | calls of an async sink, where one is set     | `runtime.rs`  |
 //!
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
 mod breaker;
+pub(crate) mod call;
 pub(crate) mod calls;
 pub(crate) mod clock;
+pub(crate) mod closing;
 pub(crate) mod deliver;
 mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
@@ -28,18 +32,22 @@ pub(crate) mod lifecycle;
 mod look;
 pub(crate) mod opening;
 pub(crate) mod parking;
+mod progress;
 pub(crate) mod rings;
+#[cfg(feature = "tokio")]
+mod runtime;
 pub(crate) mod share;
 mod status;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod stepped;
 mod trace;
+pub(crate) mod waits;
 pub(crate) mod window;
 
 pub(crate) use self::status::Status;
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -50,6 +58,7 @@ use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
 use crate::engine::gate::Gate;
+use crate::engine::waits::{Reply, Upto};
 use crate::error::LogError;
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
@@ -128,6 +137,10 @@ pub(crate) enum Notice {
 pub(crate) enum Command {
     /// Answer with the last LSN once the rings are drained up to these positions.
     Fence { tails: Vec<u64>, reply: SyncSender<Lsn> },
+    /// The same for whoever must not block: see `waits.rs`.
+    Place { upto: Upto, reply: Reply },
+    /// Ring this when its time has come.
+    Alarm { at: crate::time::Instant, alarm: Weak<Watermark> },
     /// Write these into the park, then tell the delivery thread.
     Park { lease: LeaseId, records: Vec<ParkRecord> },
     /// Read parked entries after this id.
@@ -338,6 +351,14 @@ impl Shared {
         self.answered_late.load(Ordering::Relaxed)
     }
 
+    /// The runtime that the sink works on was shut down: it gets nothing more, and nobody is to wait for it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn end_with_runtime(&self) {
+        self.status.set_runtime_ended();
+        self.done.fail();
+        self.wake_delivery();
+    }
+
     pub(crate) fn is_heard(&self) -> bool {
         *self.heard.lock()
     }
@@ -350,7 +371,7 @@ impl Shared {
 
     pub(crate) fn is_paused(&self) -> bool {
         // ORDERING: see `set_paused`.
-        self.paused.load(Ordering::Acquire)
+        self.paused.load(Ordering::Acquire) || self.status.has_runtime_ended()
     }
 }
 
@@ -367,6 +388,24 @@ pub(crate) fn in_sink_of(shared: &Shared) -> bool {
 /// Marks this thread as the one that calls this queue's sink.
 pub(crate) fn mark_sink_thread(shared: &Arc<Shared>) {
     SINK_OF.with(|of| of.set(Arc::as_ptr(shared)));
+}
+
+/// While it lives, this thread is one that calls a queue's sink.
+#[cfg(feature = "tokio")]
+pub(crate) struct InSink(*const Shared);
+
+#[cfg(feature = "tokio")]
+impl InSink {
+    pub(crate) fn mark(shared: &Arc<Shared>) -> Self {
+        SINK_OF.with(|of| Self(of.replace(Arc::as_ptr(shared))))
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for InSink {
+    fn drop(&mut self) {
+        SINK_OF.with(|of| of.set(self.0));
+    }
 }
 
 /// When a wait of this length is over: a user who means "without end" may say so by any number.

@@ -2,7 +2,7 @@
 //!
 //! | about | level | when |
 //! |---|---|---|
-//! | opening, recovery, closing | INFO; WARN for what was lost or is not as asked for | once |
+//! | opening, recovery and its end, closing | INFO; WARN for what was lost or is not as asked for | once |
 //! | segments | DEBUG | one is begun, or some came free |
 //! | batches | DEBUG; ERROR for a panic, WARN for retries and entries that are parked | each delivery, each answer |
 //! | the breaker | WARN when it opens, else INFO | it changes |
@@ -19,7 +19,7 @@ use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::Lease;
 use crate::delivery::park::ParkRecord;
 use crate::engine::Shared;
-use crate::engine::deliver::SinkPanic;
+use crate::engine::call::SinkPanic;
 use crate::error::{Shutdown, ShutdownError};
 use crate::lsn::Lsn;
 use crate::pressure::{Grade, Measure};
@@ -97,6 +97,12 @@ impl Shared {
                 last_id = last.number()
             );
         }
+    }
+
+    /// What opening found is delivered or parked.
+    pub(crate) fn tell_recovered(&self) {
+        let since_open = self.status.now().since(crate::time::Instant::START).saturating_sub(self.recovery.took);
+        tell!(INFO, self, "recovered", recovered = self.recovery.recovered, took_ns = nanos(since_open));
     }
 
     pub(crate) fn tell_closing(&self) {

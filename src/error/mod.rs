@@ -292,6 +292,9 @@ pub enum LogError {
     TimedOut,
     /// The queue's threads have ended.
     Closed,
+    /// The runtime that the sink works on ([`Builder::runtime`](crate::Builder)) was shut down before the queue. What is not
+    /// delivered waits in the log for the next opening.
+    RuntimeEnded,
     /// This is a forked child of the process that opened the queue: its threads stayed there.
     Forked,
     /// The call would wait on the very thread that must make what it waits for: a sink waiting for
@@ -313,6 +316,9 @@ impl fmt::Display for LogError {
             Self::NotDurable => f.write_str("with Durability::Memory nothing is ever durable"),
             Self::TimedOut => f.write_str("not within the time given"),
             Self::Closed => f.write_str("the queue has ended"),
+            Self::RuntimeEnded => f.write_str(
+                "the runtime that the sink works on was shut down; what is left is delivered after the next opening",
+            ),
             Self::Forked => f.write_str("the queue belongs to the parent of this forked process; open another one"),
             Self::WouldDeadlock => f.write_str("a sink cannot wait for its own queue"),
             Self::TooManyHoles => f.write_str(

@@ -16,6 +16,7 @@
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
 //! | `pressure.rs`| how full the queue is                                     |
+//! | `waits.rs`   | who asks for an LSN, and the deadlines of tasks           |
 
 mod at_disk;
 mod drain;
@@ -24,6 +25,7 @@ mod pressure;
 mod rest;
 #[cfg(all(test, feature = "testing", not(loom)))]
 mod tests;
+mod waits;
 
 pub(crate) use self::at_disk::AtDisk;
 pub(crate) use self::rest::Rest;
@@ -36,6 +38,7 @@ use crate::engine::clock::Clock;
 use crate::engine::parking::Parking;
 use crate::engine::rings::Home;
 use crate::engine::share::Share;
+use crate::engine::waits::Alarm;
 use crate::engine::window::Window;
 use crate::engine::{Command, Shared};
 use crate::lsn::Lsn;
@@ -79,6 +82,7 @@ pub(crate) struct State {
     /// Which ring is drained first.
     first_ring: u32,
     fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
+    waits: waits::Waits,
     blocked: Option<Blocked>,
     reading: bool,
     read_halted: bool,
@@ -135,6 +139,7 @@ impl Flush {
     pub(crate) fn turn(&mut self) -> Rest {
         let now = self.clock.now();
         let mut again = self.take_commands(now);
+        self.state.waits.ring(now);
         again |= self.take_acks(now);
         let urgent = self.shared.take_urgent();
         let drained = self.drain(now);
@@ -170,6 +175,8 @@ impl Flush {
             any = true;
             match command {
                 Command::Fence { tails, reply } => self.state.fences.push((tails, reply)),
+                Command::Place { upto, reply } => self.state.waits.ask(upto, reply),
+                Command::Alarm { at, alarm } => self.state.waits.set_alarm(Alarm { at, alarm }),
                 Command::Park { lease, records } => self.parking.park(lease, records),
                 Command::ListParked { after, max, reply } => self.parking.list(after, max, reply),
                 Command::Unpark { ids, exit, reply } => self.parking.unpark(now, &self.shared, &ids, exit, reply),
@@ -195,9 +202,7 @@ impl Flush {
     }
 
     fn answer_fences(&mut self) {
-        // LSNs that opening stepped over (a reservation, a torn tail) are no entries: nobody will be done with them.
-        let (next, recovery) = (self.next_lsn(), &self.shared.recovery);
-        let last = if next == recovery.next { recovery.end } else { next.prev() };
+        let last = self.last_entry();
         let drained = &self.state.drained;
         self.state.fences.retain(|(tails, reply)| {
             let passed = tails.iter().zip(drained).all(|(tail, drained)| drained >= tail);
@@ -206,6 +211,7 @@ impl Flush {
             }
             !passed
         });
+        self.state.waits.answer(&self.state.drained, last);
     }
 
     /// Whether somebody waits for what no commit was asked for yet. When the wish was told it lay behind an entry
