@@ -68,11 +68,17 @@ mod queue;
 mod ranges;
 mod recovery;
 mod schema;
+#[cfg(feature = "futures")]
+mod send_sink;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(all(feature = "testing", not(loom)))]
 pub mod sim;
+#[cfg(feature = "futures")]
+mod stream_sink;
 mod sync;
+#[cfg(feature = "tower")]
+mod tower_sink;
 
 // Outside semver: what `loom-tests/`, `fuzz/`, `benches/` and the program reach.
 #[doc(hidden)]
@@ -121,12 +127,18 @@ pub use prometheus::prometheus_text;
 pub use queue::Queue;
 pub use recovery::Recovery;
 pub use schema::Schema;
+#[cfg(feature = "futures")]
+pub use send_sink::{ProducerSink, SendError};
 #[cfg(feature = "serve")]
 pub use serve::{ServeError, Server, serve};
 pub use sink::{
     BlockingFn, BlockingPoolFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn,
     blocking_pool_fn, sink_fn,
 };
+#[cfg(feature = "futures")]
+pub use stream_sink::{Batches, Handed, StreamSink, stream_sink};
+#[cfg(feature = "tower")]
+pub use tower_sink::{TowerSink, tower_sink, tower_sink_with};
 pub use watch::{Snapshot, Watch};
 
 #[cfg(feature = "aes-gcm")]
