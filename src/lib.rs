@@ -24,6 +24,7 @@
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
+//! | feed several sinks                | [`fan_out`], [`Builder::open_fan_out`]                     |
 //! | store it short, or secret         | [`Builder::compression`], [`Builder::cipher`], [`Cipher`]  |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
@@ -56,6 +57,7 @@ mod error;
 #[cfg(feature = "metrics")]
 mod exporter;
 mod families;
+mod fan_out;
 mod health;
 mod histogram;
 mod lsn;
@@ -116,6 +118,9 @@ pub use entry::{DecodeError, EncodeError, Entry, InPlace};
 pub use error::{BatchError, ConfigError, LogError, OpenError, PushError, Shutdown, ShutdownError};
 #[cfg(feature = "metrics")]
 pub use exporter::MetricsExporter;
+#[cfg(feature = "testing")]
+pub use fan_out::BranchDisk;
+pub use fan_out::{Branch, FanOut, FanOutQueue, FanOutShutdown, fan_out};
 pub use health::{Concern, Health};
 pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
