@@ -254,6 +254,21 @@ fn what_one_sink_refuses_is_parked_for_it_alone_and_redelivered_to_it_alone() {
     assert_eq!((metrics.pushed, metrics.delivered, metrics.parked, metrics.discarded), (15, 10, 1, 1));
     assert_accounted(&metrics);
     assert_eq!(branch.copied(), Lsn::new(12));
+    // As the last act of a life: what was put back must not be counted as copied.
+    push(&queue, 12..20);
+    likes_all.store(false, Ordering::SeqCst);
+    queue.drain(LONG).unwrap();
+    likes_all.store(true, Ordering::SeqCst);
+    assert_eq!(branch.redeliver(|_| true).unwrap(), 5);
+    assert!(queue.shutdown(LONG).is_complete());
+
+    let (picky, good) = (Recorder::default(), Recorder::default());
+    let sinks = fan_out().with("picky", picky.clone()).with("good", good.clone());
+    let queue = settings(dir.path()).open_fan_out(sinks).unwrap();
+    assert_eq!(queue.branch("picky").unwrap().copied(), Lsn::new(20));
+    push(&queue, 20..30);
+    queue.drain(LONG).unwrap();
+    assert_eq!((numbers(&picky.0), numbers(&good.0)), ((20..30).collect(), (20..30).collect()));
     assert!(queue.shutdown(LONG).is_complete());
 }
 
@@ -319,17 +334,35 @@ fn a_source_that_was_replaced_and_a_branch_that_was_are_not_taken_for_the_old_on
         assert!(queue.shutdown(LONG).is_complete());
         (numbers(&one.0), numbers(&two.0))
     };
+    let remove_files = |folder: &Path, but: &str| {
+        for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            if file.file_type().unwrap().is_file() && file.file_name() != but {
+                std::fs::remove_file(file.path()).unwrap();
+            }
+        }
+    };
     life(0, 100);
     std::fs::remove_dir_all(dir.path().join("fan-out/two")).unwrap();
     let new: Vec<u32> = (100..150).collect();
     assert_eq!(life(100, 150), (new.clone(), new));
     // A new source begins with LSN 1 again, which the branches must not take for what they have.
-    for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
-        if file.file_type().unwrap().is_file() {
-            std::fs::remove_file(file.path()).unwrap();
-        }
-    }
+    remove_files(dir.path(), "");
     assert_eq!(life(0, 20), (row(20), row(20)));
+    // A new branch beside an old note: what the source still has is copied, though the note says that it was.
+    let stuck = || sink_fn(|_: Batch<Numbered>| async { Err::<(), _>(no("away")) });
+    let plain = settings(dir.path()).open(stuck()).unwrap();
+    (20..40).for_each(|number| _ = plain.producer().push(entry(number)).unwrap());
+    plain.flush().unwrap();
+    plain.shutdown(Duration::ZERO).unwrap();
+    let note = dir.path().join("fan-out/two/COPIED");
+    let mut bytes = std::fs::read(&note).unwrap();
+    bytes[48..56].copy_from_slice(&40_u64.to_le_bytes());
+    let sum = crc32c::crc32c(&bytes[..68]);
+    bytes[68..].copy_from_slice(&sum.to_le_bytes());
+    std::fs::write(&note, bytes).unwrap();
+    remove_files(&dir.path().join("fan-out/two"), "COPIED");
+    let new: Vec<u32> = (20..40).collect();
+    assert_eq!(life(40, 40), (new.clone(), new));
 }
 
 #[test]
@@ -413,4 +446,73 @@ fn with_spill_entries_reach_the_sinks_without_being_written_twice() {
     for table in [&one, &two] {
         assert_eq!(table.0.lock().unwrap().iter().map(|(_, number)| *number).collect::<Vec<_>>(), row(300));
     }
+}
+
+/// What `Numbered` was once: only the number.
+struct Old(u32);
+
+impl ringwal::Entry for Old {
+    const SCHEMA: ringwal::Schema = ringwal::Schema::new("test.changed", 1);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), ringwal::EncodeError> {
+        out.extend(self.0.to_le_bytes());
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, ringwal::DecodeError> {
+        Ok(Self(u32::from_le_bytes(bytes.try_into().map_err(ringwal::DecodeError::new)?)))
+    }
+}
+
+/// What it is now: twice as long, and not every number has an encoding.
+struct New(u64);
+
+impl ringwal::Entry for New {
+    const SCHEMA: ringwal::Schema = ringwal::Schema::new("test.changed", 2);
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), ringwal::EncodeError> {
+        if self.0 == 13 {
+            return Err(ringwal::EncodeError::new("not that one"));
+        }
+        out.extend(self.0.to_le_bytes());
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, ringwal::DecodeError> {
+        Ok(Self(u64::from_le_bytes(bytes.try_into().map_err(ringwal::DecodeError::new)?)))
+    }
+
+    fn accepts(schema: &ringwal::Schema) -> bool {
+        *schema == Self::SCHEMA || *schema == Old::SCHEMA
+    }
+
+    fn decode_from(schema: &ringwal::Schema, bytes: &[u8]) -> Result<Self, ringwal::DecodeError> {
+        use ringwal::Entry;
+        if *schema == Old::SCHEMA { Ok(Self(Old::decode(bytes)?.0.into())) } else { Self::decode(bytes) }
+    }
+}
+
+#[test]
+fn what_an_older_version_has_encoded_is_copied_in_the_encoding_of_today() {
+    let dir = in_memory();
+    let queue = settings(dir.path()).open(sink_fn(|_: Batch<Old>| async { Err::<(), _>(no("away")) })).unwrap();
+    [1, 13, 3].map(|number| queue.producer().push(Old(number)).unwrap());
+    queue.flush().unwrap();
+    queue.shutdown(Duration::ZERO).unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = {
+        let seen = Arc::clone(&seen);
+        blocking_fn(move |batch: &Batch<New>| {
+            let row = |(index, entry): (usize, &ringwal::Delivery<New>)| (entry.value.0, batch.bytes(index).len());
+            seen.lock().unwrap().extend(batch.iter().enumerate().map(row));
+            Ok(())
+        })
+    };
+    let queue = settings(dir.path()).open_fan_out(fan_out().with("one", sink)).unwrap();
+    queue.producer().push(New(4)).unwrap();
+    queue.drain(LONG).unwrap();
+    assert_eq!(*seen.lock().unwrap(), [(1, 8), (3, 8), (4, 8)]);
+    let parked = queue.parked().list(Lsn::ZERO, 10).unwrap();
+    assert!(parked.len() == 1 && parked[0].error.contains("not that one"), "{parked:?}");
+    assert!(queue.shutdown(LONG).source.is_ok());
 }

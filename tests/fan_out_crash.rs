@@ -15,13 +15,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use child::{Child, command, say};
 use common::{LONG, Numbered, assert_accounted, in_memory, small};
-use ringwal::sim::{DiskKind, Mode, Prng, SimDisk, SimSettings};
+use ringwal::sim::{DiskKind, Fault, Mode, OpKind, Prng, SimDisk, SimSettings};
 use ringwal::{
-    Batch, BranchDisk, Builder, Durability, FanOut, FanOutQueue, Jitter, LogError, Lsn, Outcome, Retry, Sink, fan_out,
+    Batch, BranchDisk, Builder, Concern, Durability, FanOut, FanOutQueue, Health, Jitter, LogError, Lsn, Outcome,
+    Retry, ShutdownError, Sink, fan_out,
 };
 
 const CHILD: &str = "RINGWAL_FAN_OUT_CHILD";
@@ -290,4 +291,45 @@ fn over_power_cuts_each_sink_gets_each_entry_once_and_all_that_was_durable() {
             check(&rows.lock().unwrap(), &acknowledged, &format!("{name}, {story}, lengths {all:?}"));
         }
     }
+}
+
+#[test]
+fn a_branch_whose_log_has_failed_gives_nothing_up_and_gets_all_of_it_after_reopening() {
+    let disks = Disks::new(DiskKind::Fua, 77);
+    let queue = disks.open(Durability::Immediate, false, &Arc::default());
+    let push = |queue: &FanOutQueue<Numbered>, numbers: std::ops::Range<u32>| {
+        numbers.for_each(|number| _ = queue.producer().push_timeout(Numbered::new(0, number, 200), SHORT).unwrap());
+    };
+    push(&queue, 0..50);
+    queue.drain(LONG).unwrap();
+    disks.branches["two"].0.inject(Fault::error(OpKind::Write, libc::EIO).forever());
+    push(&queue, 50..100);
+    queue.flush().unwrap();
+    let deadline = Instant::now() + LONG;
+    while queue.metrics().delivery_failures < 3 {
+        assert!(Instant::now() < deadline, "{:#?}", queue.metrics());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(matches!(queue.branch("two").unwrap().health(), Health::Failed(why)
+        if why.iter().any(|why| matches!(why, Concern::LogFailed(_)))));
+    assert!(queue.health().reasons().iter().any(|why| matches!(why, Concern::SinkFailing(_))), "{:?}", queue.health());
+    assert_eq!((queue.metrics().parked, queue.metrics().delivered), (0, 50));
+    // The others had their copies before it was known.
+    queue.branch("one").unwrap().drain(Duration::from_millis(1)).unwrap_err();
+    let closed = queue.shutdown(Duration::ZERO);
+    assert!(matches!(closed.of("two").unwrap(), Err(ShutdownError::Storage { lost: 0, .. })), "{closed:?}");
+    assert_eq!(closed.source.unwrap().left_in_log, 50);
+
+    disks.branches["two"].0.heal();
+    let queue = disks.open(Durability::Immediate, false, &Arc::default());
+    push(&queue, 100..110);
+    queue.drain(LONG).unwrap();
+    assert!(queue.shutdown(LONG).is_complete());
+    for name in ["one", "moody"] {
+        check(&disks.tables[name].lock().unwrap(), &[(0, 110)].into(), name);
+    }
+    // From a log that has failed entries are delivered from memory, and again from the log.
+    let rows = disks.tables["two"].lock().unwrap();
+    let numbers: HashSet<u32> = rows.iter().map(|(_, _, number)| *number).collect();
+    assert_eq!(numbers, (0..110).collect());
 }
