@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, Numbered, Recorder, Seen, assert_accounted, assert_exactly_once_in_order, in_memory, no, small};
 use ringwal::{
-    Batch, Builder, Concern, Durability, FanOutQueue, Health, Jitter, Lsn, OpenError, Outcome, Queue, Retry, Shutdown,
-    Sink, SinkError, blocking_fn, fan_out, sink_fn,
+    Batch, Builder, Concern, Durability, Entry, FanOutQueue, Health, Jitter, Lsn, OpenError, Outcome, Queue, Retry,
+    Shutdown, Sink, SinkError, blocking_fn, fan_out, sink_fn,
 };
 
 fn settings(dir: &Path) -> Builder {
@@ -451,7 +451,7 @@ fn with_spill_entries_reach_the_sinks_without_being_written_twice() {
 /// What `Numbered` was once: only the number.
 struct Old(u32);
 
-impl ringwal::Entry for Old {
+impl Entry for Old {
     const SCHEMA: ringwal::Schema = ringwal::Schema::new("test.changed", 1);
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), ringwal::EncodeError> {
@@ -467,7 +467,7 @@ impl ringwal::Entry for Old {
 /// What it is now: twice as long, and not every number has an encoding.
 struct New(u64);
 
-impl ringwal::Entry for New {
+impl Entry for New {
     const SCHEMA: ringwal::Schema = ringwal::Schema::new("test.changed", 2);
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), ringwal::EncodeError> {
@@ -487,7 +487,6 @@ impl ringwal::Entry for New {
     }
 
     fn decode_from(schema: &ringwal::Schema, bytes: &[u8]) -> Result<Self, ringwal::DecodeError> {
-        use ringwal::Entry;
         if *schema == Old::SCHEMA { Ok(Self(Old::decode(bytes)?.0.into())) } else { Self::decode(bytes) }
     }
 }
@@ -496,7 +495,9 @@ impl ringwal::Entry for New {
 fn what_an_older_version_has_encoded_is_copied_in_the_encoding_of_today() {
     let dir = in_memory();
     let queue = settings(dir.path()).open(sink_fn(|_: Batch<Old>| async { Err::<(), _>(no("away")) })).unwrap();
-    [1, 13, 3].map(|number| queue.producer().push(Old(number)).unwrap());
+    for number in [1, 13, 3] {
+        queue.producer().push(Old(number)).unwrap();
+    }
     queue.flush().unwrap();
     queue.shutdown(Duration::ZERO).unwrap();
     let seen = Arc::new(Mutex::new(Vec::new()));

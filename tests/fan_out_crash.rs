@@ -220,6 +220,10 @@ impl Disks {
     }
 
     fn open(&self, durability: Durability, moody: bool, dead: &Arc<AtomicBool>) -> FanOutQueue<Numbered> {
+        self.open_with(settings(Path::new("/simulated"), durability), moody, dead)
+    }
+
+    fn open_with(&self, builder: Builder, moody: bool, dead: &Arc<AtomicBool>) -> FanOutQueue<Numbered> {
         let sinks = NAMES.iter().fold(fan_out(), |sinks, name| {
             let (rows, dead) = (Arc::clone(&self.tables[name]), Arc::clone(dead));
             sinks.with(*name, Remote { rows, dead, refuses: moody && *name == "moody" })
@@ -229,7 +233,6 @@ impl Disks {
             let (disk, note) = &self.branches[name];
             BranchDisk { disk: connect(disk), note: Arc::clone(note) }
         };
-        let builder = settings(Path::new("/simulated"), durability);
         builder.open_fan_out_on(connect(&self.source), branch, sinks).unwrap_or_else(|error| panic!("{error}"))
     }
 
@@ -289,6 +292,43 @@ fn over_power_cuts_each_sink_gets_each_entry_once_and_all_that_was_durable() {
         let all: HashSet<usize> = disks.tables.values().map(|rows| rows.lock().unwrap().len()).collect();
         for (name, rows) in &disks.tables {
             check(&rows.lock().unwrap(), &acknowledged, &format!("{name}, {story}, lengths {all:?}"));
+        }
+    }
+}
+
+#[test]
+fn where_the_source_has_gaps_the_count_begins_anew_and_is_right_over_power_cuts() {
+    const FITS: u32 = 150;
+    let rounds = number_of("RINGWAL_FAN_OUT_ROUNDS", 18);
+    let first = number_of("RINGWAL_FAN_OUT_SEED", 1);
+    for seed in first..first + rounds.div_ceil(3) {
+        let mut prng = Prng::new(seed);
+        let disks = Disks::new([DiskKind::Flush, DiskKind::Fua][usize::try_from(seed % 2).unwrap()], seed);
+        let durability = DURABILITIES[usize::try_from(prng.below(2)).unwrap()];
+        let builder = || settings(Path::new("/simulated"), durability);
+        // Every few entries one that is too long for the branches, and so never copied.
+        let away = sink_fn(|_: Batch<Numbered>| async { Err::<(), _>(common::no("away")) });
+        let plain = builder().open_on(disks.source.connect().unwrap(), away).unwrap();
+        for number in 0..FITS {
+            plain.producer().push_timeout(Numbered::new(0, number, 300), LONG).unwrap();
+            if prng.below(3) == 0 {
+                plain.producer().push_timeout(Numbered::new(9, number, 1500), LONG).unwrap();
+            }
+        }
+        plain.flush().unwrap();
+        plain.shutdown(Duration::ZERO).unwrap();
+        for _ in 0..6 {
+            let dead = Arc::new(AtomicBool::new(false));
+            let queue = disks.open_with(builder().entry_len_max(1000), prng.below(3) == 0, &dead);
+            std::thread::sleep(Duration::from_micros(prng.below(12_000)));
+            disks.cut(&dead);
+            drop(queue);
+        }
+        let queue = disks.open_with(builder().entry_len_max(1000), false, &Arc::default());
+        queue.drain(LONG).unwrap();
+        assert!(queue.shutdown(LONG).source.is_ok());
+        for (name, rows) in &disks.tables {
+            check(&rows.lock().unwrap(), &[(0, FITS)].into(), &format!("{name}, {durability:?}, seed {seed}"));
         }
     }
 }

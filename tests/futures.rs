@@ -8,9 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{LONG, assert_accounted, block_on, in_memory, small};
+use common::{LONG, assert_accounted, in_memory, small};
 use futures_util::{Sink as _, SinkExt, Stream, StreamExt, stream};
 use ringwal::sim::{DiskKind, ManualClock, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
@@ -118,6 +118,28 @@ impl Rig {
             }
         }
         None
+    }
+}
+
+/// Runs a future on this thread, which must come to an end.
+#[track_caller]
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let deadline = Instant::now() + LONG;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "nobody has woken it in {LONG:?}");
+        std::thread::park_timeout(left);
     }
 }
 
