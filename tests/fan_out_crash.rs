@@ -22,7 +22,7 @@ use common::{LONG, Numbered, assert_accounted, in_memory, small};
 use ringwal::sim::{DiskKind, Fault, Mode, OpKind, Prng, SimDisk, SimSettings};
 use ringwal::{
     Batch, BranchDisk, Builder, Concern, Durability, FanOut, FanOutQueue, Health, Jitter, LogError, Lsn, Outcome,
-    Retry, ShutdownError, Sink, fan_out,
+    Retry, ShutdownError, Sink, fan_out, sink_fn,
 };
 
 const CHILD: &str = "RINGWAL_FAN_OUT_CHILD";
