@@ -61,9 +61,12 @@ pub(crate) struct Look {
     pub(crate) is_whole: bool,
 }
 
-/// Told what a scan has found; what it refuses is not opened.
+/// What is done about a look; what it refuses is not opened.
+pub(crate) type Judge = dyn Fn(&Look) -> Result<(), OpenError> + Send + Sync;
+
+/// Told what a scan has found.
 #[derive(Clone)]
-pub(crate) struct OnLook(pub(crate) Arc<dyn Fn(&Look) -> Result<(), OpenError> + Send + Sync>);
+pub(crate) struct OnLook(pub(crate) Arc<Judge>);
 
 impl fmt::Debug for OnLook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -20,12 +20,15 @@ use crate::entry::Entry;
 use crate::error::{LogError, PushError};
 use crate::producer::Producer;
 
+/// A push that waits for space.
+type Sending<T> = Pin<Box<dyn Future<Output = Result<Receipt, PushError<T>>> + Send>>;
+
 /// A [`Producer`] as a `futures::Sink`: see [`Producer::sink`].
 #[must_use = "sinks do nothing unless entries are sent"]
 pub struct ProducerSink<T> {
     producer: Producer<T>,
     /// Sent, and not yet in its ring, which was full.
-    sending: Option<Pin<Box<dyn Future<Output = Result<Receipt, PushError<T>>> + Send>>>,
+    sending: Option<Sending<T>>,
     /// The last position in each ring, by the ring's number; 0: nothing that is not known to be on disk.
     ends: Vec<u64>,
     flushing: Option<Durable>,

@@ -51,7 +51,6 @@ use crate::sink::{Outcome, Reason, Sink};
 /// assert_eq!((closed.delivered, closed.left_in_log), (1, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use]
 pub fn stream_sink<T: Send + 'static>() -> (StreamSink<T>, Batches<T>) {
     let between = Arc::new(Mutex::new(Between::default()));
     (StreamSink { between: Arc::clone(&between) }, Batches { between })

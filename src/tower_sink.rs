@@ -26,8 +26,8 @@ pub struct TowerSink<S, R, Q, A> {
     types: PhantomData<fn() -> R>,
 }
 
-/// How [`tower_sink`] understands a service's answer.
-type Plain<O, E> = fn(Result<O, E>) -> Result<O, SinkError>;
+/// How [`tower_sink`] asks a service, and understands its answer.
+type Plain<S, T, O, E> = TowerSink<S, Batch<T>, fn(Batch<T>) -> Batch<T>, fn(Result<O, E>) -> Result<O, SinkError>>;
 
 /// A service that takes batches as a sink: its response says what became of the entries, as a closure's answer does
 /// (`()`, [`Verdict`](crate::Verdict), one verdict for each), and any error means: try again.
@@ -58,7 +58,7 @@ type Plain<O, E> = fn(Result<O, E>) -> Result<O, SinkError>;
 /// assert_eq!(closed.delivered, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn tower_sink<T, S, O, E>(service: S) -> TowerSink<S, Batch<T>, fn(Batch<T>) -> Batch<T>, Plain<O, E>>
+pub fn tower_sink<T, S, O, E>(service: S) -> Plain<S, T, O, E>
 where
     T: Send + 'static,
     S: Service<Batch<T>, Response = O, Error = E> + Clone + Send + 'static,

@@ -146,11 +146,11 @@ fn killed_at_any_moment_each_sink_gets_each_entry_once() {
     let rounds = number_of("RINGWAL_FAN_OUT_ROUNDS", 18);
     let seed = number_of("RINGWAL_FAN_OUT_SEED", 1);
     let mut prng = Prng::new(seed);
-    for durability in 0..DURABILITIES.len() {
+    for (index, durability) in DURABILITIES.into_iter().enumerate() {
         let dir = in_memory();
         let mut acknowledged = BTreeMap::new();
         for life in 0..u32::try_from(rounds.div_ceil(3)).unwrap() {
-            let what = format!("{life} {durability} {}", dir.path().display());
+            let what = format!("{life} {index} {}", dir.path().display());
             let mut child = Child::start(command("killed_at_any_moment_each_sink_gets_each_entry_once", CHILD, &what));
             let mut count = |line: String| {
                 if let Some(durable) = line.strip_prefix("durable ") {
@@ -165,13 +165,13 @@ fn killed_at_any_moment_each_sink_gets_each_entry_once() {
             child.rest().into_iter().for_each(count);
             child.end();
         }
-        let queue = open_tables(dir.path(), DURABILITIES[durability], false);
+        let queue = open_tables(dir.path(), durability, false);
         queue.drain(LONG).unwrap();
         assert_accounted(&queue.metrics());
         queue.branches().for_each(|branch| assert_accounted(&branch.metrics()));
         assert!(queue.shutdown(LONG).is_complete());
         for name in NAMES {
-            let story = format!("{name}, {:?}, seed {seed}", DURABILITIES[durability]);
+            let story = format!("{name}, {durability:?}, seed {seed}");
             check(&Table::rows(&dir.path().join(format!("{name}.rows"))), &acknowledged, &story);
         }
     }
@@ -202,10 +202,13 @@ impl Sink<Numbered> for Remote {
     }
 }
 
+/// A branch's note, and that it is durable as soon as it is written.
+type Note = Arc<Mutex<Option<Vec<u8>>>>;
+
 /// The machine's disks: of the source, and of each branch, with its note.
 struct Disks {
     source: SimDisk,
-    branches: BTreeMap<&'static str, (SimDisk, Arc<Mutex<Option<Vec<u8>>>>)>,
+    branches: BTreeMap<&'static str, (SimDisk, Note)>,
     tables: BTreeMap<&'static str, Arc<Mutex<Rows>>>,
 }
 

@@ -70,7 +70,6 @@ use self::lane::Lane;
 /// // What s3 has not got waits in its log.
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use]
 pub const fn fan_out<T>() -> FanOut<T> {
     FanOut { sinks: Vec::new() }
 }
