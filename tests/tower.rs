@@ -181,7 +181,7 @@ fn a_queue_delivers_through_layers_that_need_a_runtime() {
     };
     let service = {
         let _inside = runtime.enter();
-        Buffer::new(ServiceBuilder::new().timeout(Duration::from_millis(50)).service(service), 8)
+        Buffer::new(ServiceBuilder::new().timeout(Duration::from_millis(500)).service(service), 8)
     };
     let retry = Retry { attempts_max: None, base: Duration::from_millis(1), jitter: Jitter::None, ..Retry::default() };
     let queue: Queue<Numbered> =
