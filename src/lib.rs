@@ -25,6 +25,7 @@
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
 //! | wait until the sink has it        | [`Delivered`], [`Queue::drain`]                            |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
+//! | feed several sinks                | [`fan_out`], [`Builder::open_fan_out`]                     |
 //! | store it short, or secret         | [`Builder::compression`], [`Builder::cipher`], [`Cipher`]  |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
@@ -58,6 +59,7 @@ mod error;
 #[cfg(feature = "metrics")]
 mod exporter;
 mod families;
+mod fan_out;
 mod health;
 mod histogram;
 mod lsn;
@@ -74,11 +76,17 @@ mod recovery;
 #[cfg(feature = "tokio")]
 mod runtime;
 mod schema;
+#[cfg(feature = "futures")]
+mod send_sink;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(all(feature = "testing", not(loom)))]
 pub mod sim;
+#[cfg(feature = "futures")]
+mod stream_sink;
 mod sync;
+#[cfg(feature = "tower")]
+mod tower_sink;
 
 // Outside semver: what `loom-tests/`, `fuzz/`, `benches/` and the program reach.
 #[doc(hidden)]
@@ -119,6 +127,9 @@ pub use entry::{DecodeError, EncodeError, Entry, InPlace};
 pub use error::{BatchError, ConfigError, LogError, OpenError, PushError, Shutdown, ShutdownError};
 #[cfg(feature = "metrics")]
 pub use exporter::MetricsExporter;
+#[cfg(feature = "testing")]
+pub use fan_out::BranchDisk;
+pub use fan_out::{Branch, FanOut, FanOutQueue, FanOutShutdown, fan_out};
 pub use health::{Concern, Health};
 pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
@@ -132,12 +143,18 @@ pub use queue::Queue;
 pub use reasons::{Dropped, Failures, Rejected};
 pub use recovery::Recovery;
 pub use schema::Schema;
+#[cfg(feature = "futures")]
+pub use send_sink::{ProducerSink, SendError};
 #[cfg(feature = "serve")]
 pub use serve::{ServeError, Server, serve};
 pub use sink::{
     BlockingFn, BlockingPoolFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn,
     blocking_pool_fn, sink_fn,
 };
+#[cfg(feature = "futures")]
+pub use stream_sink::{Batches, Handed, StreamSink, stream_sink};
+#[cfg(feature = "tower")]
+pub use tower_sink::{TowerSink, tower_sink, tower_sink_with};
 pub use watch::{Snapshot, Watch};
 
 #[cfg(feature = "aes-gcm")]

@@ -259,6 +259,10 @@ impl<T> Queue<T> {
         &self.shared.config
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Whether the queue takes no more entries.
     #[must_use]
     pub fn is_closed(&self) -> bool {

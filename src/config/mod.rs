@@ -19,6 +19,7 @@ use crate::delivery::{breaker::Breaker, retry::Retry};
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
 use crate::pressure::Watermarks;
+use crate::recovery::OnLook;
 use crate::wal::coding::Coding;
 pub use crate::wal::coding::Compression;
 use keys::KEYS;
@@ -149,6 +150,8 @@ pub struct Config {
     pub(crate) idle: Idle,
     pub(crate) lock_wait: Duration,
     pub(crate) drop_timeout: Duration,
+    /// Told what a scan has found before recovery changes anything; what it refuses is not opened.
+    pub(crate) on_look: Option<OnLook>,
     /// Which keys were read from where, and what they were then: code may have set them since.
     pub(crate) origins: Vec<(&'static str, Origin, Option<String>)>,
 }
@@ -198,6 +201,7 @@ impl Config {
             idle: Idle::Park,
             lock_wait: Duration::from_secs(5),
             drop_timeout: Duration::from_secs(1),
+            on_look: None,
             origins: Vec::new(),
         }
     }

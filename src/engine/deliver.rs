@@ -411,6 +411,7 @@ mod tests {
             lost_parked: Vec::new(),
             took: Duration::ZERO,
             disk: disk.report(),
+            incarnation: Default::default(),
         };
         let dispatcher = DeliveryConfig {
             batch_len_max: 100,

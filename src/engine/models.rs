@@ -72,6 +72,7 @@ fn shared() -> (Arc<Shared>, Drainer, Arc<Bell>) {
         lost_parked: Vec::new(),
         took: Duration::ZERO,
         disk: RamDisk::new().report(),
+        incarnation: Default::default(),
     };
     let config = Config::new(Path::new("nowhere"));
     let status = Status::default();

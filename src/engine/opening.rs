@@ -25,7 +25,7 @@ use crate::io::{Disk, Opened};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
 use crate::ranges::Ranges;
-use crate::recovery::Recovery;
+use crate::recovery::{Incarnation, Recovery};
 use crate::ring::record::stride_of;
 use crate::schema::Schema;
 use crate::wal::block::Pool;
@@ -100,6 +100,7 @@ impl Opening {
         if self.config.park == Park::Dir {
             self.check_store(&park, park_store, report.block_len_min)?;
         }
+        self.tell_look(&main)?;
         let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
         old_rings.settle(&main, self.committed, self.config.on_corruption)?;
         let (is_new, is_clean) = (main.meta.is_none(), main.report.clean);
@@ -179,6 +180,7 @@ impl Opening {
             lost_parked,
             took: clock.now().since(began),
             disk: report,
+            incarnation: Incarnation { store: meta.store.0, epoch: meta.epoch },
         };
         let window = Window::new(window_start, log.durable());
         let shared = Arc::new(Shared::new(

@@ -9,6 +9,7 @@ mod landing;
 mod lock;
 pub mod membarrier;
 pub mod memory;
+mod note_file;
 mod open;
 mod peek;
 mod preparer;
@@ -23,6 +24,7 @@ mod uring;
 mod wake;
 
 pub use self::cpu::pin_to_cpu;
+pub(crate) use self::note_file::{folders, read_note, write_note};
 pub use self::peek::peek_meta;
 #[cfg(feature = "config")]
 pub(crate) use self::peek::read_text;

@@ -105,7 +105,7 @@ impl Seen {
         }
     }
 
-    fn add(&self, batch: &Batch<Numbered>) {
+    pub fn take_in(&self, batch: &Batch<Numbered>) {
         let mut state = self.state.lock().unwrap();
         state.extend(batch.iter().map(|d| (d.lsn, d.value.clone(), d.attempt)));
         self.more.notify_all();
@@ -118,7 +118,7 @@ pub struct Recorder(pub Arc<Seen>);
 
 impl Sink<Numbered> for Recorder {
     async fn deliver(&self, batch: Batch<Numbered>) -> Outcome {
-        self.0.add(&batch);
+        self.0.take_in(&batch);
         Outcome::ack()
     }
 }
