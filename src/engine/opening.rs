@@ -150,6 +150,7 @@ impl Opening {
         }
         if is_news {
             log.ack(clock.now(), cursor.acked, &cursor.done, &cursor.attempts);
+            self.keep_cursor(&mut log, &mut *disk)?;
         }
         old_rings.append(&mut log, &mut *disk, &clock, self.schema, &self.config)?;
         if old_rings.appended > 0 {
@@ -314,6 +315,21 @@ impl Opening {
                 });
             }
             drive(disk, repair.poll_op(), |completion| repair.handle_completion(completion));
+        }
+    }
+
+    /// What the log was told is on the disk before anything goes in behind it. Of numbers that are skipped only the cursor
+    /// says that they are no entries: who opens after a power cut would count them as recovered.
+    fn keep_cursor(&self, log: &mut Log, disk: &mut dyn Disk) -> Result<(), OpenError> {
+        while let Some(op) = log.poll_cursor(self.clock.now()) {
+            drive(disk, Some(op), |_| {});
+            while !log.is_cursor_current() && log.failure().is_none() {
+                drive(disk, None, |completion| log.handle_completion(self.clock.now(), completion));
+            }
+        }
+        match log.failure() {
+            Some(failure) => Err(OpenError::Disk { dir: self.config.dir.clone(), error: failure.error.clone() }),
+            None => Ok(()),
         }
     }
 
