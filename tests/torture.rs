@@ -10,7 +10,7 @@ use ringwal::sim::mix;
 use ringwal::wal::mutant::{Mutant, Mutants};
 use whole_queue::action::History;
 use whole_queue::world::Tally;
-use whole_queue::{carry_out, run_seed};
+use whole_queue::{carry_out, run_history, run_seed};
 
 /// Seeds that are the same in each run.
 const FIXED: u64 = 300;
@@ -140,7 +140,7 @@ fn seeds_that_found_something_find_nothing_any_more() {
         // was reported as lost, though the sink had it.
         1_000_060_091,
     ] {
-        if let Err(report) = run_seed(seed, Mutants::NONE) {
+        if let Err(report) = run_history(&History::plain(seed), Mutants::NONE) {
             panic!("{report}");
         }
     }

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Park};
+use crate::config::{Config, Durability, Idle, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
-use crate::engine::flush::{AtDisk, Flush, State};
+use crate::engine::flush::{AtDisk, Flush, Rest, State};
 use crate::engine::lifecycle::io_error;
 use crate::engine::parking::Parking;
 use crate::engine::rings::{self, OldRings};
@@ -38,6 +38,9 @@ use crate::wal::mutant::Mutants;
 use crate::wal::op::{Completion, FileId, LogId, Op, Token};
 use crate::wal::reader::Reader;
 use crate::wal::recovery::{Recovered, Repair, Scan, Scanned, StoreConfig};
+
+/// How long a flush core that never sleeps otherwise waits for the disk while the first segment is made.
+const DISK_TURN: Duration = Duration::from_millis(1);
 
 /// Where the bytes go.
 pub(crate) enum Source {
@@ -390,7 +393,11 @@ impl Flush {
             if self.log.stats().prepare_failures > 0 || self.log.failure().is_some() {
                 return false;
             }
-            let rest = self.turn();
+            // Nothing comes here but from the disk: there is no use in looking around for it.
+            let rest = match self.turn() {
+                Rest::No | Rest::Look if self.shared.config.idle != Idle::Park => Rest::Sleep(Some(DISK_TURN)),
+                rest => rest,
+            };
             self.wait(rest);
         }
         true
