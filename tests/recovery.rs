@@ -13,11 +13,9 @@ use std::time::Duration;
 
 use common::{
     Judge, LONG, Numbered, Recorder, Seen, assert_accounted, assert_exactly_once_in_order, assert_settles, copy_dir,
-    drain, hash_dir, small,
+    drain, hash_dir, slow_retry, small,
 };
-use ringwal::{
-    Batch, Concern, Durability, Health, Io, Lsn, OnCorruption, OpenError, Outcome, Queue, Retry, Sink, Verdict,
-};
+use ringwal::{Batch, Concern, Durability, Health, Io, Lsn, OnCorruption, OpenError, Outcome, Queue, Sink, Verdict};
 
 const LOGGED: [Durability; 3] =
     [Durability::Immediate, Durability::Periodic(Duration::from_millis(2)), Durability::Spill];
@@ -165,11 +163,6 @@ fn what_spill_delivered_from_memory_is_not_numbered_again_after_a_crash() {
             queue.shutdown(LONG).unwrap();
         }
     }
-}
-
-fn slow_retry() -> Retry {
-    let hour = Duration::from_secs(3600);
-    Retry { attempts_max: None, base: hour, max: hour, ..Retry::default() }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use ringwal::{Batch, Builder, Durability, Entry, Lsn, Metrics, Outcome, Queue, Sink, SinkError, Verdict};
+use ringwal::{Batch, Builder, Durability, Entry, Lsn, Metrics, Outcome, Queue, Retry, Sink, SinkError, Verdict};
 
 /// Longer than anything here should ever take; a hang fails the test instead of stopping it.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -108,6 +108,12 @@ impl Sink<Numbered> for Recorder {
         self.0.add(&batch);
         Outcome::ack()
     }
+}
+
+/// One attempt, and no other within any test.
+pub fn slow_retry() -> Retry {
+    let hour = Duration::from_secs(3600);
+    Retry { attempts_max: None, base: hour, max: hour, ..Retry::default() }
 }
 
 /// Asks a closure for a verdict on each entry, and remembers what it acknowledged.
