@@ -327,6 +327,11 @@ impl Model {
         Ok(())
     }
 
+    /// An opening that failed on the way may have given up all that was missing below this promise.
+    pub fn given_up_unsaid(&mut self, promise: u64) {
+        self.told_lost = self.told_lost.max(promise);
+    }
+
     /// No two batches that are out share a lane.
     pub fn out_together(&self, batch: &[(u64, u32)], others: impl Iterator<Item = u32>) -> Check {
         let lanes: std::collections::BTreeSet<u32> = others.collect();

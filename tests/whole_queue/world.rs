@@ -382,7 +382,13 @@ impl World {
         let promise = if self.model.lied { self.promise() } else { 0 };
         match SteppedQueue::open(self.builder(), settings, &self.machine, self.desk.clone()) {
             Ok(queue) => self.opened(queue, promise),
-            Err(error) => self.refused(&error, ops),
+            Err(error) => {
+                if !matches!(error, OpenError::Corrupt { .. }) {
+                    // It may have given up what is missing, and had nobody left to tell it to.
+                    self.model.given_up_unsaid(promise);
+                }
+                self.refused(&error, ops)
+            }
         }
     }
 
