@@ -145,3 +145,20 @@ fn seeds_that_found_something_find_nothing_any_more() {
         }
     }
 }
+
+/// The same, of histories with what came later.
+#[test]
+fn later_seeds_that_found_something_find_nothing_any_more() {
+    for seed in [
+        // The log was full for good at the close, and a claim leaked: what lay behind that in its ring was counted nowhere.
+        1_354_094_279_885,
+        // A lie took what was promised, and the opening that gave it up was cut off: the next one does not tell it again.
+        3_539_481_011_864,
+        // With several batches out an entry that was filled in place overtook others of its key.
+        24,
+    ] {
+        if let Err(report) = run_seed(seed, Mutants::NONE) {
+            panic!("{report}");
+        }
+    }
+}

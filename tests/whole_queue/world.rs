@@ -152,6 +152,8 @@ pub struct World {
     /// What an orderly shutdown left, and whether no opening has been tried since.
     left: Option<(u64, bool)>,
     space_limited: bool,
+    /// The store is not opened any more, and says why.
+    refuses: bool,
     pub tally: Tally,
     pub notes: Vec<String>,
     /// Of everything that happened: the same seed gives the same.
@@ -182,6 +184,7 @@ impl World {
             found: None,
             left: None,
             space_limited: false,
+            refuses: false,
             tally: Tally::default(),
             notes: Vec::new(),
             trace: 0,
@@ -224,6 +227,9 @@ impl World {
     }
 
     pub fn act(&mut self, action: &Action) -> Check {
+        if self.refuses {
+            return Ok(());
+        }
         if let Action::Open { fuse, fault } = action {
             return self.open(*fuse, *fault);
         }
@@ -466,6 +472,12 @@ impl World {
         match error {
             OpenError::Disk { error, .. } if error.errno == ENODEV => {
                 self.tally.count("deaths in recovery", 1);
+                Ok(())
+            }
+            // A header that landed in another slot: that is said, and nothing is changed. People have to see to it.
+            OpenError::Unusable { .. } if self.model.lied => {
+                self.tally.count("stores refused after a lie", 1);
+                self.refuses = true;
                 Ok(())
             }
             // META that cannot be read is as good as spoilt.
@@ -1213,8 +1225,14 @@ impl World {
         self.at += 1;
         self.heal();
         for _ in 0..8 {
+            if self.refuses {
+                return Ok(());
+            }
             if self.life.is_none() {
                 self.open(None, None)?;
+                if self.refuses {
+                    return Ok(());
+                }
                 if self.life.is_none() {
                     continue;
                 }
@@ -1343,6 +1361,9 @@ impl World {
             return Ok(());
         }
         self.open(None, None)?;
+        if self.refuses {
+            return Ok(());
+        }
         let Some(life) = &self.life else { broken!("what was closed in order does not open") };
         let recovery = life.queue.recovery();
         if recovery.recovered > 0 && !self.model.rotted {
