@@ -193,6 +193,13 @@ impl<T> Claim<'_, T> {
         self.claim.payload_mut()
     }
 
+    /// Says which [`key`](Entry::key) the entry has. Bytes that are filled in place are asked for none: without this the entry
+    /// keeps its order among those that have no key, and not among those of its own when
+    /// [`in_flight_max`](crate::Builder::in_flight_max) is above 1.
+    pub fn set_key(&mut self, key: u64) {
+        self.claim.set_lane(lane_of_key(key));
+    }
+
     /// Puts the entry into the queue.
     pub fn commit(self) -> Receipt {
         Receipt { ring: self.ring, end: self.claim.publish() }

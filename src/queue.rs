@@ -167,7 +167,8 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`ShutdownError::Deadline`] when the sink did not finish its batch in time,
-    /// [`ShutdownError::Storage`] when the log failed. The queue is closed all the same.
+    /// [`ShutdownError::Storage`] when the log failed, [`ShutdownError::DiskSilent`] when the disk does not answer for 30 s
+    /// beyond that time. The queue is closed all the same.
     pub fn shutdown(mut self, within: Duration) -> Result<Shutdown, ShutdownError> {
         match self.engine.take() {
             Some(engine) if !self.shared.rings.is_at_home() => {

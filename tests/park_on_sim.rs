@@ -3,11 +3,11 @@
 
 mod stage;
 
-use ringwal::sim::{Death, Fault, ManualClock, OpKind, SimDisk, SinkTurn, SteppedQueue, SteppedSettings};
+use ringwal::sim::{Closing, Death, Fault, ManualClock, OpKind, SimDisk, SinkTurn, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
 use ringwal::wal::recovery::OnCorruption;
-use ringwal::{Builder, Concern, Durability, Lsn, ParkFull};
+use ringwal::{Builder, Concern, Durability, Lsn, ParkFull, ShutdownError};
 use stage::{MS, Reply, Script, Stage, settings};
 
 /// A later process on the machine: each draws its segments' identities from a seed of its own.
@@ -263,4 +263,71 @@ fn a_crash_while_the_oldest_parked_entries_are_dropped_loses_nothing_else() {
         assert!(last - first > 100, "after {ops} ops only {first} to {last} are left");
     }
     assert!(dropped_at_crash.iter().all(|count| *count > 3), "{dropped_at_crash:?}");
+}
+
+/// A park that waits for its cursor after a loss, and a refused entry that waits for the park, while the queue closes.
+fn closing_while_the_park_waits() -> Stage {
+    let mut stage = opened_after_a_loss();
+    // Less time passes than the cursor takes to be due.
+    refuse(&mut stage, 1);
+    let metrics = stage.queue.metrics();
+    assert_eq!((metrics.parked, metrics.pending, metrics.delivered), (0, 1, 0), "{metrics:?}");
+    stage.queue.begin_closing(true);
+    stage.settle();
+    assert!(stage.queue.poll_close(false).is_none());
+    assert_eq!(stage.queue.closing(), Some(Closing::Sink), "it waits for the park");
+    stage
+}
+
+#[test]
+fn closing_while_the_park_waits_for_its_cursor_waits_with_it_and_then_parks() {
+    let mut stage = closing_while_the_park_waits();
+    let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+    let mut outcome = None;
+    for _ in 0..20 {
+        stage.pass(10 * MS);
+        outcome = outcome.or_else(|| stage.queue.poll_close(false));
+    }
+    let state = outcome.expect("nothing is left to wait for").expect("all is well");
+    assert_eq!((state.parked, state.left_in_log, state.delivered), (1, 0, 0), "{state:?}");
+    drop(stage);
+    let mut stage = again(&machine, &clock, 3);
+    assert_eq!((stage.queue.recovery().recovered, stage.queue.metrics().parked, listed(&mut stage)), (0, 1, 1));
+}
+
+/// The deadline is over first: the entry comes again, wherever the power goes on the way.
+#[test]
+fn closing_that_does_not_wait_for_the_parks_cursor_leaves_the_entry_in_the_log_whatever_a_power_cut_takes() {
+    for fuse in 1..200 {
+        let mut stage = closing_while_the_park_waits();
+        let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+        machine.set_fuse(fuse, Death::PowerCut);
+        let mut outcome = None;
+        // When it has ended it lets go of the machine itself.
+        let lives = |stage: &Stage| machine.is_connected() || stage.queue.has_ended();
+        for _ in 0..20 {
+            if outcome.is_none() && lives(&stage) {
+                outcome = stage.queue.poll_close(stage.queue.closing() != Some(Closing::Logs));
+            }
+            if outcome.is_none() && lives(&stage) {
+                stage.settle();
+            }
+        }
+        if let Some(Ok(state) | Err(ShutdownError::Deadline(state))) = &outcome {
+            assert_eq!((state.parked, state.left_in_log, state.lost), (0, 1, 0), "{state:?}");
+        }
+        drop(stage);
+        machine.heal();
+        let mut stage = again(&machine, &clock, 3);
+        let parked = stage.queue.metrics().parked;
+        assert_eq!((parked, listed(&mut stage)), (0, 0), "fuse {fuse}: {:?}", stage.queue.recovery());
+        assert_eq!(stage.queue.recovery().recovered, 1, "fuse {fuse}");
+        stage.settle();
+        assert_eq!(stage.queue.metrics().delivered, 1, "fuse {fuse}");
+        if outcome.is_some() {
+            assert!(fuse > 2, "closing has more steps");
+            return;
+        }
+    }
+    panic!("closing never came to its end");
 }

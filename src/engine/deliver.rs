@@ -77,7 +77,7 @@ impl<T: Entry> Delivery<T> {
         while !self.is_over() {
             match self.turn() {
                 Next::Ask(lease, call) => {
-                    let answer = block_on(call);
+                    let answer = self.shared.in_sink(|| block_on(call));
                     self.handle_answer(lease, answer);
                 }
                 Next::Again => {}
@@ -107,7 +107,8 @@ impl<T: Entry> Delivery<T> {
             // Closing would come before the end of the last batch.
             return;
         }
-        if catch_unwind(AssertUnwindSafe(|| call::ask(&self.shared.config, self.sink.close_boxed()))).is_err() {
+        let close = AssertUnwindSafe(|| call::ask(&self.shared.config, self.sink.close_boxed()));
+        if self.shared.in_sink(|| catch_unwind(close)).is_err() {
             self.shared.counters.sink_panics.add(1);
         }
     }
@@ -287,7 +288,7 @@ impl<T: Entry> Delivery<T> {
             return;
         };
         let waker = self.shared.delivery_waker.get().map_or(Waker::noop(), |waker| waker);
-        for (lease, answer) in calls.poll_answers(waker) {
+        for (lease, answer) in self.shared.in_sink(|| calls.poll_answers(waker)) {
             self.handle_answer(lease, answer);
         }
     }

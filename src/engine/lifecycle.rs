@@ -33,6 +33,9 @@ use crate::wal::op::DiskError;
 
 /// How long closing the logs may take beyond the time that the user gave: syncs do not hurry.
 const CLOSE_LOGS_WITHIN: Duration = Duration::from_secs(30);
+/// How long a delivery thread may take to end that is not in its sink's code: it is not run for so long on a machine that
+/// is worth waiting for.
+const DELIVERY_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The queue's threads.
 #[derive(Debug)]
@@ -278,14 +281,22 @@ impl Engine {
         shared.hear_no_more();
         shared.command(Command::Close);
         let flush_ended = self.flush_ended.into_inner().recv_timeout(CLOSE_LOGS_WITHIN);
-        if delivery_ended == Err(RecvTimeoutError::Timeout) {
-            // If it was the park alone that it waited for, it ends now.
+        // If it was the park alone that it waited for, it ends now. Where it is not in the sink's code it only has to be
+        // run, by a machine that may have much else to do.
+        let patience = deadline_after(DELIVERY_ENDS_WITHIN);
+        while delivery_ended == Err(RecvTimeoutError::Timeout) {
             delivery_ended = ended.recv_timeout(moment);
+            if shared.is_sink_at_work() || Instant::now() >= patience {
+                break;
+            }
         }
-        let outcome = outcome(shared);
-        if flush_ended != Err(RecvTimeoutError::Timeout) {
-            let _ = self.flush.join();
+        let is_silent = flush_ended == Err(RecvTimeoutError::Timeout);
+        let outcome = outcome_of(shared, is_silent);
+        if is_silent {
+            // The threads end when the disk answers.
+            return outcome;
         }
+        let _ = self.flush.join();
         if delivery_ended == Err(RecvTimeoutError::Timeout) {
             // The sink hangs in its batch; the thread ends when it comes back.
             return late(outcome);
@@ -309,19 +320,33 @@ pub(crate) fn begin_closing(shared: &Shared) {
     shared.wake_delivery();
 }
 
-/// What has become of the entries, once the threads have ended.
-pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
-    let outcome = count_outcome(shared);
+/// What has become of the entries, once the threads have ended; or, if the disk is silent, while the flush core waits for
+/// it.
+pub(crate) fn outcome_of(shared: &Shared, is_silent: bool) -> Result<Shutdown, ShutdownError> {
+    let outcome = if is_silent { disk_silent(shared) } else { count_outcome(shared) };
     shared.tell_closed(&outcome);
     outcome
 }
 
+fn disk_silent(shared: &Shared) -> Result<Shutdown, ShutdownError> {
+    let metrics = shared.metrics();
+    let (undelivered, unsure) = undelivered(&metrics);
+    let Metrics { delivered, parked, discarded, ring_bytes, .. } = metrics;
+    let state = Shutdown { delivered, parked, discarded, left_in_log: undelivered - unsure, lost: 0 };
+    Err(ShutdownError::DiskSilent { state, unsure, ring_bytes })
+}
+
+/// Entries that have had no exit, and how many of them are not known to be durable. The cursor is below all of them.
+fn undelivered(metrics: &Metrics) -> (u64, u64) {
+    let undelivered = metrics.pending + metrics.in_flight;
+    let durable = metrics.durable_lsn.min(metrics.last_lsn);
+    (undelivered, metrics.last_lsn.since(durable).min(undelivered))
+}
+
 fn count_outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
     let metrics = shared.metrics();
-    let undelivered = metrics.pending + metrics.in_flight;
-    // What is durable waits in the log; what is not is gone. The cursor is below all that is undelivered.
-    let durable = metrics.durable_lsn.min(metrics.last_lsn);
-    let not_durable = metrics.last_lsn.since(durable).min(undelivered);
+    // What is durable waits in the log; what is not is gone.
+    let (undelivered, not_durable) = undelivered(&metrics);
     let is_lost = shared.config.durability == Durability::Memory || shared.status.failure().is_some();
     let lost = if shared.config.durability == Durability::Memory {
         undelivered

@@ -104,6 +104,8 @@ pub(crate) struct Shared {
     heard: Mutex<bool>,
     /// The sink has answered when it was not heard any more.
     answered_late: AtomicBool,
+    /// The delivery thread is in the sink's code.
+    sink_at_work: AtomicBool,
     paused: AtomicBool,
     /// What the breaker does, as a number.
     breaker: AtomicU8,
@@ -187,6 +189,7 @@ impl Shared {
             stop_delivery: AtomicBool::new(false),
             heard: Mutex::new(true),
             answered_late: AtomicBool::new(false),
+            sink_at_work: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             breaker: AtomicU8::new(BreakerState::Closed as u8),
             gate: Gate::new(),
@@ -344,6 +347,20 @@ impl Shared {
     pub(crate) fn set_answered_late(&self) {
         // ORDERING: Relaxed: who reads it has heard of the thread's end by a channel.
         self.answered_late.store(true, Ordering::Relaxed);
+    }
+
+    /// The delivery thread calls the sink.
+    pub(crate) fn in_sink<R>(&self, call: impl FnOnce() -> R) -> R {
+        // ORDERING: Relaxed: who looks only decides by it how long to wait.
+        self.sink_at_work.store(true, Ordering::Relaxed);
+        let answer = call();
+        self.sink_at_work.store(false, Ordering::Relaxed);
+        answer
+    }
+
+    pub(crate) fn is_sink_at_work(&self) -> bool {
+        // ORDERING: see `in_sink`.
+        self.sink_at_work.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has_answered_late(&self) -> bool {

@@ -295,7 +295,7 @@ impl<T: Entry> SteppedQueue<T> {
                     close.hung = late && !matches!(self.sink, SinkState::Ended);
                     matches!(self.sink, SinkState::Ended) || late
                 }
-                Closing::Logs => self.core.is_none(),
+                Closing::Logs => self.core.is_none() || late,
                 Closing::Closed => false,
             };
             if !goes_on {
@@ -318,9 +318,9 @@ impl<T: Entry> SteppedQueue<T> {
         }
         let (at, hung) = (close.at, close.hung);
         self.close = Some(close);
-        (at == Closing::Closed).then(|| {
-            let outcome = lifecycle::outcome(&self.shared);
-            if hung { outcome.and_then(|state| Err(ShutdownError::Deadline(state))) } else { outcome }
+        (at == Closing::Closed).then(|| match lifecycle::outcome_of(&self.shared, self.core.is_some()) {
+            Ok(state) if hung => Err(ShutdownError::Deadline(state)),
+            outcome => outcome,
         })
     }
 }

@@ -260,6 +260,9 @@ fn without_loss(closed: Result<Shutdown, ShutdownError>) -> Result<Shutdown, Shu
         Ok(state) => Ok(Shutdown { lost: 0, ..state }),
         Err(ShutdownError::Deadline(state)) => Err(ShutdownError::Deadline(Shutdown { lost: 0, ..state })),
         Err(ShutdownError::Storage { cause, .. }) => Err(ShutdownError::Storage { cause, lost: 0 }),
+        Err(ShutdownError::DiskSilent { state, unsure, ring_bytes }) => {
+            Err(ShutdownError::DiskSilent { state: Shutdown { lost: 0, ..state }, unsure, ring_bytes })
+        }
     }
 }
 

@@ -18,11 +18,11 @@ use crate::wal::builder::FrameBuilder;
 use crate::wal::config::{Commit, Event, Room};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::Mutant;
-use crate::wal::op::{DiskError, LogId, Op};
+use crate::wal::op::{DiskError, LogId, Op, Owner, Token};
 use crate::wal::segment::HEADER_BLOCKS;
 use crate::wal::slots::Want;
 
-use super::{KEEPER, Log, Phase, SLOTS, WRITER};
+use super::{KEEPER, Log, PART_SHIFT, Phase, SLOTS, WRITER};
 
 impl Log {
     /// Whether the next [`Self::frame`] takes a chunk of the pool.
@@ -130,6 +130,20 @@ impl Log {
     #[must_use]
     pub fn keeps_numbers(&self) -> bool {
         self.failure.is_none() || self.keeper_failed || self.keeper.has_reserved_rest(self.writer.next_lsn())
+    }
+
+    /// The write of the cursor, at once and alone, if the disk does not know all of it: for opening, which goes on when that
+    /// is durable.
+    pub fn poll_cursor(&mut self, now: Instant) -> Option<(Token, Op)> {
+        self.keeper.urge();
+        let (number, op) = self.keeper.poll_cursor(now, self.writer.durable(), &mut self.desk.arena)?;
+        self.desk.stats.cursors += 1;
+        self.outstanding += 1;
+        Some((self.token(KEEPER, number), op))
+    }
+
+    pub(super) fn token(&self, part: u32, number: u32) -> Token {
+        Token { owner: Owner::Log(self.desk.config.log), number: part << PART_SHIFT | number }
     }
 
     pub(super) fn next_op(&mut self, now: Instant) -> Option<(u32, (u32, Op))> {
