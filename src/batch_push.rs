@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use crate::durable::Receipt;
 use crate::entry::Entry;
 use crate::error::BatchError;
-use crate::producer::{Producer, Refusal};
+use crate::producer::{Producer, Refusal, SpaceWait};
 use crate::ring::record::{RECORD_HEADER_LEN, stride_of};
 
 /// Longest run that is claimed at once, in bytes: a small part of any ring.
@@ -118,11 +118,18 @@ fn commit_run<T: Entry>(
     before: usize,
 ) -> Result<usize, BatchError<T>> {
     let count = kept.len();
-    if count > 0 && claim_run(producer, run).is_none() {
+    let held = if count > 0 { pass_gate(producer) } else { Ok(()) };
+    if held.is_err() || count > 0 && claim_run(producer, run).is_none() {
         let mut entries = kept.drain(..);
         let mut pushed = before;
+        if let Err(refusal) = held
+            && let Some(entry) = entries.next()
+        {
+            let error = refusal.into_push_error(entry, &producer.shared);
+            return Err(BatchError { pushed, error, rest: entries.collect() });
+        }
         while let Some(entry) = entries.next() {
-            if let Err(error) = producer.push(entry) {
+            if let Err(error) = producer.push_past_gate(entry) {
                 return Err(BatchError { pushed, error, rest: entries.collect() });
             }
             pushed += 1;
@@ -133,11 +140,17 @@ fn commit_run<T: Entry>(
     Ok(count)
 }
 
+/// What holds pushes up does so once for a run, with the patience of one push.
+fn pass_gate<T: Entry>(producer: &Producer<T>) -> Result<(), Refusal> {
+    if producer.shared.is_gated() {
+        let ring = producer.shared.rings.ring_of_this_thread();
+        return SpaceWait::new(&producer.shared, producer.patience()).out(Refusal::Gated, ring);
+    }
+    Ok(())
+}
+
 fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run) -> Option<Receipt> {
     debug_assert!(run.run_len >= run.lens.len() * RECORD_HEADER_LEN);
-    if producer.shared.is_refusing() {
-        return None;
-    }
     let rings = &producer.shared.rings;
     let ring = rings.ring_of_this_thread();
     if run.has_keys {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{
-    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull,
+    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Park, ParkFull, Preset, Rings, WhenFull,
 };
 use crate::delivery::breaker::Breaker;
 use crate::delivery::retry::Retry;
 use crate::error::ConfigError;
+use crate::pressure::Watermarks;
 use crate::wal::coding::Cipher;
 
 /// Sets a queue up. Every setter names its default, range, unit and cost; what does not fit is
@@ -192,16 +193,84 @@ impl Builder {
         self
     }
 
-    /// Most bytes on disk for parked entries. Default: 64 MiB. When it is reached, an entry that should
-    /// be parked stays in retry, and health says so.
+    /// Most bytes on disk for parked entries. Default: 64 MiB. When it is reached, [`park_full`](Self::park_full) says
+    /// what becomes of an entry that should be parked, and health says so.
     pub fn park_bytes_max(mut self, bytes: u64) -> Self {
         self.config.park_bytes_max = bytes;
         self
     }
 
-    /// What a push does when its ring is full. Default: `Block`.
+    /// What becomes of entries that are to be parked when `park_bytes_max` is reached. Default: `Wait`, which loses
+    /// nothing. What `DropOldest` discards is counted ([`Metrics::park_dropped`](crate::Metrics::park_dropped)) and said by
+    /// health. A disk without space is no full park: then entries wait under either.
+    pub fn park_full(mut self, policy: ParkFull) -> Self {
+        self.config.park_full = policy;
+        self
+    }
+
+    /// Most entries that the sink is not done with, in memory and on disk. Default: as many as `log_bytes_max` holds, or
+    /// `memory_max` with [`Durability::Memory`]. Range: 1 to 2⁶⁴ − 1. When it is reached (or, with
+    /// [`watermarks`](Self::watermarks), the hard one of it), pushes meet [`when_full`](Self::when_full).
+    ///
+    /// The flush core looks after each turn: what the rings hold by then, and what it takes over in one turn, may go
+    /// beyond it. Entries that were found at open count.
+    pub fn backlog_len_max(mut self, entries: u64) -> Self {
+        self.config.backlog_len_max = Some(entries);
+        self
+    }
+
+    /// What a push does when its ring is full, or a hard watermark is reached. Default: `Block`.
     pub fn when_full(mut self, when_full: WhenFull) -> Self {
         self.config.when_full = when_full;
+        self
+    }
+
+    /// Slows pushes down from `soft` on, and from `hard` on lets them meet [`when_full`](Self::when_full), though their
+    /// rings have room. Default: neither; from 80 % on health and metrics warn. Range: 0.01 to 1.0, `soft` at most
+    /// `hard`, taken as whole percent. Usual: 0.80 and 0.95.
+    ///
+    /// They are shares of three things, and the fullest counts: of `memory_max` what cannot be let go (what is on disk
+    /// can), of `log_bytes_max` what the sink is not done with, and of [`backlog_len_max`](Self::backlog_len_max) where
+    /// that is set. A watermark is left five percent below where it is reached.
+    ///
+    /// A push over the soft one waits for [`soft_delay`](Self::soft_delay), or until the level has fallen, if it may
+    /// wait: not `try_push`, nor under `Reject` and `DropNewest`, nor in the queue's own sink.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ringwal::{Queue, WhenFull};
+    ///
+    /// let config = Queue::builder("orders")
+    ///     .watermarks(0.80, 0.95)
+    ///     .soft_delay(Duration::from_millis(2))
+    ///     .when_full(WhenFull::BlockFor(Duration::from_secs(1)))
+    ///     .build()?;
+    /// assert!(config.to_string().contains("watermarks = \"80%..95%\"\n"));
+    /// # Ok::<(), ringwal::ConfigError>(())
+    /// ```
+    pub fn watermarks(mut self, soft: f64, hard: f64) -> Self {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "what is no share becomes 0 or 255"
+        )]
+        let percent = |share: f64| (share * 100.0).round() as u8;
+        self.config.watermarks = Some(Watermarks { soft: percent(soft), hard: percent(hard) });
+        self
+    }
+
+    /// How long a push over a soft watermark waits. Default: 1 ms. Range: 0 to 1 min; with 0 the soft watermark only warns.
+    /// Without [`watermarks`](Self::watermarks) it is not used.
+    pub fn soft_delay(mut self, delay: Duration) -> Self {
+        self.config.soft_delay = delay;
+        self
+    }
+
+    /// Slows pushes down while the sink fails: by this, times the share of failures among the latest 16 deliveries.
+    /// Default: not at all. Range: 0 to 1 min. Who may not wait is not slowed down, as over a soft
+    /// [watermark](Self::watermarks); of the two delays the longer one counts.
+    pub fn failure_delay(mut self, most: Duration) -> Self {
+        self.config.failure_delay = Some(most);
         self
     }
 
@@ -269,6 +338,16 @@ impl Builder {
     /// Pins the flush core to this CPU. Default: not pinned.
     pub fn cpu(mut self, cpu: usize) -> Self {
         self.config.cpu = Some(cpu);
+        self
+    }
+
+    /// Pins the threads that call the sink to this CPU: the delivery thread, and those on which a sink that blocks
+    /// works. Default: not pinned.
+    ///
+    /// The same CPU for all of them, as they wait more than they work; another one than that of
+    /// [`cpu`](Self::cpu), or delivery and the flush core take turns. The threads of a runtime are the runtime's.
+    pub fn sink_cpu(mut self, cpu: usize) -> Self {
+        self.config.sink_cpu = Some(cpu);
         self
     }
 

@@ -105,6 +105,8 @@ fn describe(recorder: &dyn Recorder, family: &Family<'_>) {
         _ => Some(FacadeUnit::Count),
     };
     match family.kind {
+        // The facade counts in whole numbers.
+        Kind::Counter if unit == Some(FacadeUnit::Seconds) => recorder.describe_gauge(name, unit, family.help.into()),
         Kind::Counter => recorder.describe_counter(name, unit, family.help.into()),
         Kind::Gauge => recorder.describe_gauge(name, unit, family.help.into()),
         Kind::Histogram => recorder.describe_histogram(name, unit, family.help.into()),

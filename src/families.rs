@@ -3,7 +3,8 @@
 
 use crate::health::Health;
 use crate::histogram::Histogram;
-use crate::metrics::{Failures, Metrics, Rejected};
+use crate::metrics::Metrics;
+use crate::reasons::{Failures, Rejected};
 
 /// What a number does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,14 +111,14 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
     };
     let buckets = |name, help, histogram, unit| Family { name, kind: Kind::Histogram, help, values: Values::Buckets(histogram, unit) };
     let &Metrics {
-        recovered, recovered_from_rings, recovered_parked, pushed, pushed_bytes, rejected: _, rejected_by, dropped, delivered, parked,
-        discarded, redelivered, lost, pending, in_flight, batches, delivery_failures, delivery_timeouts, failures_by, ref delivery_micros, ref batch_entries,
+        recovered, recovered_from_rings, recovered_left, recovered_parked, pushed, pushed_bytes, rejected: _, rejected_by, dropped: _, dropped_by, ref pressure, delivered, parked,
+        discarded, park_dropped, redelivered, lost, pending, in_flight, batches, delivery_failures, delivery_timeouts, failures_by, ref delivery_micros, ref batch_entries,
         sink_panics, retries, breaker_opened, breaker, ring_bytes, ring_bytes_max, backlog_bytes, oldest_age, memory_bytes, memory_bytes_max,
         last_lsn, durable_lsn, cursor_lsn, frames, log_bytes_written, padding_bytes, writes, syncs, commit_nanos_mean, ref commit_micros,
         ref commit_entries, ref drain_to_durable_micros, log_bytes, log_bytes_max, segments_live, segments_free, frames_let_go,
         frames_read_back, blocked_on_memory, blocked_on_log, driver,
     } = metrics;
-    let Rejected { full, breaker: by_breaker, closed, failed, too_long, encode } = rejected_by;
+    let Rejected { full, watermark, breaker: by_breaker, closed, failed, too_long, encode } = rejected_by;
     let Failures { retry, park, timeout, panic } = failures_by;
     let health = match health {
         Health::Ok => 0,
@@ -128,16 +129,29 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
         whole("health", Gauge, "0 well, 1 degraded, 2 failed.", health),
         whole("recovered_total", Counter, "Undelivered entries found in the log at open.", recovered),
         whole("recovered_from_rings_total", Counter, "Those among them that came from the rings of a dead process.", recovered_from_rings),
+        whole("recovered_left_entries", Gauge, "How many of those found in the log at open are still to be delivered or parked.", recovered_left),
         whole("recovered_parked_total", Counter, "Parked entries found at open.", recovered_parked),
         whole("pushed_total", Counter, "Entries taken from producers.", pushed),
         whole("pushed_bytes_total", Counter, "Their bytes, as encoded.", pushed_bytes),
         by("rejected_total", "Entries given back to producers; they were never in the queue.", "reason", &[
-            ("full", full), ("breaker", by_breaker), ("closed", closed), ("failed", failed), ("too_long", too_long), ("encode", encode),
+            ("full", full), ("watermark", watermark), ("breaker", by_breaker), ("closed", closed), ("failed", failed), ("too_long", too_long), ("encode", encode),
         ]),
-        by("dropped_total", "Entries given back under DropNewest; they were never in the queue.", "reason", &[("full", dropped)]),
+        by("dropped_total", "Entries given back under DropNewest; they were never in the queue.", "reason", &[
+            ("full", dropped_by.full), ("watermark", dropped_by.watermark),
+        ]),
+        Family { name: "pressure", kind: Gauge, help: "How full it is: 0 calm, 1 over the soft watermark, 2 over the hard one.", values: Values::By("measure", vec![
+            ("memory", Number::Whole(pressure.memory as u64)), ("log", Number::Whole(pressure.log as u64)), ("backlog", Number::Whole(pressure.backlog as u64)),
+        ]) },
+        by("pressure_episodes_total", "How often a watermark was reached.", "grade", &[
+            ("soft", pressure.soft_episodes), ("hard", pressure.hard_episodes),
+        ]),
+        whole("delayed_pushes_total", Counter, "Pushes that were slowed down.", pressure.delayed),
+        Family { name: "delayed_pushes_seconds_total", kind: Counter, help: "For how long, all together.", values: Values::One(Number::Seconds(pressure.delayed_for.as_secs_f64())) },
+        seconds("push_delay_seconds", "By how much a push is slowed down now.", pressure.delay),
         whole("delivered_total", Counter, "Entries that the sink acknowledged.", delivered),
         whole("parked_entries", Gauge, "Entries parked now.", parked),
         whole("discarded_total", Counter, "Entries discarded by the user, or refused for good under Park::Drop.", discarded),
+        whole("park_dropped_total", Counter, "Those among them that were discarded as the park was full.", park_dropped),
         whole("redelivered_total", Counter, "Parked entries that were put back into the queue.", redelivered),
         whole("lost_total", Counter, "Entries given up: a failed log at shutdown, or corruption.", lost),
         whole("pending_entries", Gauge, "Entries on their way to the sink.", pending),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::delivery::breaker::BreakerState;
+use crate::pressure::{Grade, Measure};
 
 /// How a queue is doing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -60,12 +61,21 @@ pub enum Concern {
     SinkOverdue(usize),
     /// The breaker is not closed: deliveries wait, or are tried one at a time.
     Breaker(BreakerState),
+    /// Memory, the log or the backlog is over its soft or hard watermark: pushes are slowed down, or meet
+    /// [`when_full`](crate::Builder::when_full), where [`watermarks`](crate::Builder::watermarks) asks for it.
+    Watermark(Measure, Grade),
     /// Entries lie in the park.
     Parked(u64),
     /// An entry should be parked and cannot be: the park is full.
     ParkFull(String),
+    /// So many parked entries were discarded since the queue was opened, as the park was full and
+    /// [`park_full`](crate::Builder::park_full) says so.
+    ParkDropped(u64),
     /// Recovery gave entries up, as configured.
     LostEntries(u64),
+    /// The runtime that the sink works on ([`Builder::runtime`](crate::Builder)) was shut down: nothing is delivered any
+    /// more. Pushes go on, into the log.
+    RuntimeEnded,
     /// The queue is closed.
     Closed,
 }
@@ -89,9 +99,16 @@ impl fmt::Display for Concern {
                 write!(f, "{calls} deliveries have passed their deadline and the sink still works on them")
             }
             Self::Breaker(state) => write!(f, "the breaker is {state}: the sink kept failing"),
+            Self::Watermark(measure, grade) => write!(f, "the {measure} is over its {grade} watermark"),
             Self::Parked(entries) => write!(f, "{entries} entries are parked"),
             Self::ParkFull(why) => write!(f, "an entry cannot be parked: {why}"),
+            Self::ParkDropped(entries) => {
+                write!(f, "{entries} parked entries were discarded, as the park was full; raise park_bytes_max")
+            }
             Self::LostEntries(entries) => write!(f, "{entries} damaged entries were given up, as configured"),
+            Self::RuntimeEnded => {
+                f.write_str("the runtime that the sink works on was shut down: nothing is delivered any more")
+            }
             Self::Closed => f.write_str("the queue is closed"),
         }
     }

@@ -23,7 +23,9 @@
 //! | set a queue up                    | [`Queue::builder`], [`Builder`], [`Durability`], [`Preset`] |
 //! | push                              | [`Producer`], [`PinnedProducer`], [`Entry`], [`entry!`]    |
 //! | wait until it is on disk          | [`Durable`], [`Queue::flush`]                              |
+//! | wait until the sink has it        | [`Delivered`], [`Queue::drain`]                            |
 //! | take batches                      | [`Sink`], [`sink_fn`], [`blocking_fn`], [`blocking_pool_fn`], [`Batch`], [`Verdict`] |
+//! | feed several sinks                | [`fan_out`], [`Builder::open_fan_out`]                     |
 //! | store it short, or secret         | [`Builder::compression`], [`Builder::cipher`], [`Cipher`]  |
 //! | look after refused entries        | [`Parked`], [`Retry`]                                      |
 //! | watch it                          | [`Metrics`], [`Health`], [`Recovery`], [`Watch`]           |
@@ -49,6 +51,7 @@
 mod batch_push;
 mod builder;
 mod config;
+mod delivered;
 mod durable;
 mod engine;
 mod entry;
@@ -56,23 +59,34 @@ mod error;
 #[cfg(feature = "metrics")]
 mod exporter;
 mod families;
+mod fan_out;
 mod health;
 mod histogram;
 mod lsn;
 mod metrics;
 mod parked;
 mod pinned;
+mod pressure;
 mod producer;
 mod prometheus;
 mod queue;
 mod ranges;
+mod reasons;
 mod recovery;
+#[cfg(feature = "tokio")]
+mod runtime;
 mod schema;
+#[cfg(feature = "futures")]
+mod send_sink;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(all(feature = "testing", not(loom)))]
 pub mod sim;
+#[cfg(feature = "futures")]
+mod stream_sink;
 mod sync;
+#[cfg(feature = "tower")]
+mod tower_sink;
 
 // Outside semver: what `loom-tests/`, `fuzz/`, `benches/` and the program reach.
 #[doc(hidden)]
@@ -95,38 +109,52 @@ pub mod watermark;
 
 pub use builder::Builder;
 pub use config::{
-    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, Preset, Rings, Setting, WhenFull,
+    Compression, Config, Durability, Idle, Io, OnBreaker, OnCorruption, Origin, Park, ParkFull, Preset, Rings, Setting,
+    WhenFull,
 };
 #[cfg(feature = "config")]
 pub use config::{Refusal, Settings, SettingsError};
+pub use delivered::Delivered;
 pub use delivery::batch::{Batch, Delivery};
 pub use delivery::breaker::{Breaker, BreakerState, FailureShare};
 pub use delivery::park::ParkedEntry;
 pub use delivery::retry::{Jitter, Retry};
 pub use durable::{Durable, Receipt};
+pub use engine::closing::ShuttingDown;
 #[doc(hidden)]
 pub use entry::__private;
 pub use entry::{DecodeError, EncodeError, Entry, InPlace};
 pub use error::{BatchError, ConfigError, LogError, OpenError, PushError, Shutdown, ShutdownError};
 #[cfg(feature = "metrics")]
 pub use exporter::MetricsExporter;
+#[cfg(feature = "testing")]
+pub use fan_out::BranchDisk;
+pub use fan_out::{Branch, FanOut, FanOutQueue, FanOutShutdown, fan_out};
 pub use health::{Concern, Health};
 pub use histogram::Histogram;
 pub use lsn::{Lsn, SegmentUid, SlotNo};
-pub use metrics::{Failures, Metrics, Rejected};
+pub use metrics::Metrics;
 pub use parked::Parked;
 pub use pinned::{Claim, PinnedProducer};
+pub use pressure::{Grade, Measure, Pressure};
 pub use producer::Producer;
 pub use prometheus::prometheus_text;
 pub use queue::Queue;
+pub use reasons::{Dropped, Failures, Rejected};
 pub use recovery::Recovery;
 pub use schema::Schema;
+#[cfg(feature = "futures")]
+pub use send_sink::{ProducerSink, SendError};
 #[cfg(feature = "serve")]
 pub use serve::{ServeError, Server, serve};
 pub use sink::{
     BlockingFn, BlockingPoolFn, IntoOutcome, Outcome, Reason, Sink, SinkError, SinkFn, Verdict, blocking_fn,
     blocking_pool_fn, sink_fn,
 };
+#[cfg(feature = "futures")]
+pub use stream_sink::{Batches, Handed, StreamSink, stream_sink};
+#[cfg(feature = "tower")]
+pub use tower_sink::{TowerSink, tower_sink, tower_sink_with};
 pub use watch::{Snapshot, Watch};
 
 #[cfg(feature = "aes-gcm")]

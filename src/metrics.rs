@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::delivery::breaker::BreakerState;
 use crate::histogram::{Histogram, HistogramCells};
 use crate::lsn::Lsn;
+use crate::pressure::{Pressure, PressureCells};
+use crate::reasons::{Dropped, DroppedCells, FailureCells, Failures, Rejected, RejectedCells};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// A counter or gauge with one writing thread (or, where said, several).
@@ -66,6 +68,7 @@ pub(crate) struct Counters {
     pub(crate) unparked: Cell,
     pub(crate) discarded: Cell,
     pub(crate) redelivered: Cell,
+    pub(crate) park_dropped: Cell,
     pub(crate) lost: Cell,
     pub(crate) blocked_on_memory: Cell,
     pub(crate) blocked_on_log: Cell,
@@ -101,67 +104,8 @@ pub(crate) struct Counters {
     pub(crate) batch_len: HistogramCells,
     // Producers, on their slow path.
     pub(crate) rejected: RejectedCells,
-    pub(crate) dropped: Cell,
-}
-
-/// Why producers got entries back.
-#[derive(Debug, Default)]
-pub(crate) struct RejectedCells {
-    pub(crate) full: Cell,
-    pub(crate) breaker: Cell,
-    pub(crate) closed: Cell,
-    pub(crate) failed: Cell,
-    pub(crate) too_long: Cell,
-    pub(crate) encode: Cell,
-}
-
-/// What became of deliveries that failed.
-#[derive(Debug, Default)]
-pub(crate) struct FailureCells {
-    pub(crate) retry: Cell,
-    pub(crate) park: Cell,
-}
-
-/// Entries that producers got back, by reason. They were never in the queue.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Rejected {
-    /// Their ring was full ([`Reject`](crate::WhenFull::Reject), [`BlockFor`](crate::WhenFull::BlockFor),
-    /// [`try_push`](crate::Producer::try_push), [`push_timeout`](crate::Producer::push_timeout)).
-    pub full: u64,
-    /// The breaker was open, under [`OnBreaker::Reject`](crate::OnBreaker::Reject).
-    pub breaker: u64,
-    /// The queue was closed.
-    pub closed: u64,
-    /// The log had failed.
-    pub failed: u64,
-    /// They were longer than [`entry_len_max`](crate::Builder::entry_len_max).
-    pub too_long: u64,
-    /// They could not be encoded.
-    pub encode: u64,
-}
-
-impl Rejected {
-    /// For whatever reason.
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.full + self.breaker + self.closed + self.failed + self.too_long + self.encode
-    }
-}
-
-/// Deliveries that failed, by what happened. One delivery may count under several: a panic, and what became of its
-/// entries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub struct Failures {
-    /// Some of its entries are to be offered again.
-    pub retry: u64,
-    /// Some of its entries were refused for good: they go to the park, or are discarded under `Park::Drop`.
-    pub park: u64,
-    /// The sink did not answer by the deadline.
-    pub timeout: u64,
-    /// The sink panicked.
-    pub panic: u64,
+    pub(crate) dropped: DroppedCells,
+    pub(crate) pressure: PressureCells,
 }
 
 /// A snapshot of a queue's counts and gauges.
@@ -176,6 +120,9 @@ pub struct Metrics {
     pub recovered: u64,
     /// How many of these a dead process had left in its rings.
     pub recovered_from_rings: u64,
+    /// How many of them are still to be delivered or parked: falls to 0, with which recovery is over. As a cursor
+    /// counts: what is done before its turn counts as left until all before it is done.
+    pub recovered_left: u64,
     /// Parked entries found at open.
     pub recovered_parked: u64,
     /// Entries taken from producers since open (counted when the flush core takes them over).
@@ -186,14 +133,20 @@ pub struct Metrics {
     pub rejected: u64,
     /// The same by reason.
     pub rejected_by: Rejected,
-    /// Entries given back under `DropNewest`, as their ring was full. They were never in the queue.
+    /// Entries given back under `DropNewest`, for whatever reason. They were never in the queue.
     pub dropped: u64,
+    /// The same by reason.
+    pub dropped_by: Dropped,
+    /// How full the queue is, and what that has cost those who push.
+    pub pressure: Pressure,
     /// Entries that the sink acknowledged.
     pub delivered: u64,
     /// Entries parked now.
     pub parked: u64,
     /// Entries that the user discarded, or that were refused for good under `Park::Drop`.
     pub discarded: u64,
+    /// Those among them that were discarded as the park was full ([`ParkFull`](crate::ParkFull)).
+    pub park_dropped: u64,
     /// Parked entries that were put back into the queue; they count as pushed again.
     pub redelivered: u64,
     /// Entries given up: a failed log at shutdown, or corruption under `CutTail` or `Quarantine`.
@@ -336,20 +289,6 @@ impl Holes {
     }
 }
 
-impl RejectedCells {
-    fn read(&self) -> Rejected {
-        let Self { full, breaker, closed, failed, too_long, encode } = self;
-        Rejected {
-            full: full.read(),
-            breaker: breaker.read(),
-            closed: closed.read(),
-            failed: failed.read(),
-            too_long: too_long.read(),
-            encode: encode.read(),
-        }
-    }
-}
-
 impl Counters {
     /// A snapshot. Who lowers one cell and raises another does it in that order, from the ring to the
     /// sink, and here the last in that order is read first: a live snapshot may miss an entry on its way
@@ -371,18 +310,23 @@ impl Counters {
         let parked_ever = recovered_parked + parked_in;
         let left_early = unparked.saturating_sub(parked_ever);
         let rejected_by = self.rejected.read();
+        let dropped_by = self.dropped.read();
         Metrics {
             recovered: self.recovered.read().saturating_sub(never_were),
+            recovered_left: 0,
             recovered_from_rings: self.recovered_from_rings.read(),
             recovered_parked,
             pushed: self.pushed.read(),
             pushed_bytes: self.pushed_bytes.read(),
             rejected: rejected_by.total(),
             rejected_by,
-            dropped: self.dropped.read(),
+            dropped: dropped_by.total(),
+            dropped_by,
+            pressure: self.pressure.read(),
             delivered,
             parked: parked_ever.saturating_sub(unparked),
             discarded: discarded + refused,
+            park_dropped: self.park_dropped.read(),
             redelivered,
             lost: self.lost.read(),
             pending: queued + unfinished.saturating_sub(in_flight).saturating_sub(left_early),

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::delivered::Delivered;
 use crate::durable::{Durable, Receipt};
 use crate::entry::{Entry, InPlace};
 use crate::error::PushError;
-use crate::producer::{Patience, Producer, Refusal, SpaceWait, full, lane_of_key, with_encoded};
+use crate::lsn::Lsn;
+use crate::producer::{Patience, Producer, Refusal, SpaceWait, lane_of_key, with_encoded};
 use crate::ring::{ClaimError, PinnedClaim, PinnedRing};
 
 /// Pushes entries from one place at a time, strictly in order, into a ring of its own while there are
@@ -59,6 +61,21 @@ impl<T: Entry> PinnedProducer<T> {
         self.push(entry).map(|receipt| self.durable(receipt))
     }
 
+    /// Puts an entry into the queue and gives what tells when the sink is done with it, as
+    /// [`Producer::push_delivered`].
+    ///
+    /// # Errors
+    /// As [`Producer::push`].
+    pub fn push_delivered(&mut self, entry: T) -> Result<Delivered, PushError<T>> {
+        let done = Lsn::new(self.producer.shared.done.value());
+        self.push(entry).map(|receipt| Delivered::new(&self.producer.shared, receipt, done))
+    }
+
+    /// What tells when the sink is done with the entry of this receipt, as [`Producer::delivered`].
+    pub fn delivered(&self, receipt: Receipt) -> Delivered {
+        self.producer.delivered(receipt)
+    }
+
     /// What tells when the entry of this receipt is on disk, as [`Producer::durable`].
     pub fn durable(&self, receipt: Receipt) -> Durable {
         self.producer.durable(receipt)
@@ -73,7 +90,11 @@ impl<T: Entry> PinnedProducer<T> {
                 Patience::Forever => self.producer.push(entry),
             };
         };
-        match write_entry(ring, self.producer.shared.is_refusing(), &entry) {
+        let written = match self.producer.shared.is_gated() {
+            false => write_entry(ring, &entry),
+            true => Err(Refusal::Gated),
+        };
+        match written {
             Ok(receipt) => Ok(receipt),
             Err(refusal) => self.push_slowly(entry, refusal, patience),
         }
@@ -85,13 +106,13 @@ impl<T: Entry> PinnedProducer<T> {
         let mut wait = SpaceWait::new(shared, patience);
         let mut refusal = refusal;
         loop {
-            let Some(ring) = self.ring.as_mut().filter(|_| refusal.is_full()) else {
+            let Some(ring) = self.ring.as_mut() else {
                 return Err(refusal.into_push_error(entry, shared));
             };
-            if !wait.for_space(ring.ring()) {
-                return Err(full(entry, shared));
+            if let Err(refusal) = wait.out(refusal, ring.ring()) {
+                return Err(refusal.into_push_error(entry, shared));
             }
-            match write_entry(ring, shared.is_refusing(), &entry) {
+            match write_entry(ring, &entry) {
                 Ok(receipt) => return Ok(receipt),
                 Err(again) => refusal = again,
             }
@@ -100,10 +121,7 @@ impl<T: Entry> PinnedProducer<T> {
 }
 
 #[inline]
-fn write_entry<T: Entry>(ring: &mut PinnedRing, is_refusing: bool, entry: &T) -> Result<Receipt, Refusal> {
-    if is_refusing {
-        return Err(Refusal::Breaker);
-    }
+fn write_entry<T: Entry>(ring: &mut PinnedRing, entry: &T) -> Result<Receipt, Refusal> {
     let index = ring.ring();
     if let Some(len) = entry.encoded_len() {
         let mut claim = ring.claim(len).map_err(|error| Refusal::claim(error, len))?;
@@ -125,7 +143,7 @@ fn write_entry<T: Entry>(ring: &mut PinnedRing, is_refusing: bool, entry: &T) ->
 
 impl<T: Entry + InPlace> PinnedProducer<T> {
     /// Bytes in the ring, to be filled in place: for entries that are bytes themselves. Dropping the
-    /// claim gives it up.
+    /// claim gives it up. As [`try_push`](Self::try_push) it never waits.
     ///
     /// # Errors
     /// [`PushError::Full`], also when it has no ring of its own, and as [`Producer::try_push`]; there is
@@ -138,15 +156,17 @@ impl<T: Entry + InPlace> PinnedProducer<T> {
         let Some(ring) = &mut self.ring else {
             return Err(PushError::Full(()));
         };
-        if shared.is_refusing() {
-            return Err(Refusal::Breaker.into_push_error((), shared));
+        if shared.is_gated()
+            && let Err(refusal) = SpaceWait::new(shared, Patience::None).out(Refusal::Gated, ring.ring())
+        {
+            return Err(refusal.into_push_error((), shared));
         }
         let index = ring.ring();
         match ring.claim(len) {
             Ok(claim) => Ok(Claim { claim, ring: index, entries: PhantomData }),
             Err(ClaimError::Full) => {
                 shared.rings.doorbell().rouse();
-                Err(full((), shared))
+                Err(Refusal::Claim(ClaimError::Full).into_push_error((), shared))
             }
             Err(error) => Err(Refusal::claim(error, len).into_push_error((), shared)),
         }
@@ -171,6 +191,13 @@ impl<T> Claim<'_, T> {
     /// The bytes of the entry; zero at first.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         self.claim.payload_mut()
+    }
+
+    /// Says which [`key`](Entry::key) the entry has. Bytes that are filled in place are asked for none: without this the entry
+    /// keeps its order among those that have no key, and not among those of its own when
+    /// [`in_flight_max`](crate::Builder::in_flight_max) is above 1.
+    pub fn set_key(&mut self, key: u64) {
+        self.claim.set_lane(lane_of_key(key));
     }
 
     /// Puts the entry into the queue.

@@ -10,10 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::WhenFull;
+use crate::delivered::Delivered;
 use crate::durable::{Durable, Receipt};
+use crate::engine::gate::{Held, MayWait};
 use crate::engine::{Shared, in_sink_of};
 use crate::entry::{EncodeError, Entry};
 use crate::error::{BatchError, PushError};
+use crate::lsn::Lsn;
 use crate::pinned::PinnedProducer;
 use crate::ring::ClaimError;
 use crate::watermark::Watermark;
@@ -47,8 +50,9 @@ pub(crate) enum Patience {
 }
 
 impl<T: Entry> Producer<T> {
-    /// Puts an entry into the queue. When its ring is full it does what
-    /// [`when_full`](crate::Builder::when_full) says; by default it waits.
+    /// Puts an entry into the queue. When its ring is full, or a hard [watermark](crate::Builder::watermarks) is reached,
+    /// it does what [`when_full`](crate::Builder::when_full) says; by default it waits. Over a soft watermark it is slowed
+    /// down, if it may wait.
     ///
     /// # Errors
     /// The entry comes back in each of them; see [`PushError`].
@@ -59,7 +63,8 @@ impl<T: Entry> Producer<T> {
         }
     }
 
-    /// Puts an entry into the queue if that can be done at once: for hot loops.
+    /// Puts an entry into the queue if that can be done at once: for hot loops. A soft watermark does not slow it down, a
+    /// hard one refuses it.
     ///
     /// # Errors
     /// [`PushError::Full`] when it cannot (whatever `when_full` says), and as [`push`](Self::push).
@@ -70,7 +75,8 @@ impl<T: Entry> Producer<T> {
         }
     }
 
-    /// Puts an entry into the queue, waiting for space at most this long.
+    /// Puts an entry into the queue, waiting at most this long: for space, for a hard watermark to be left, and for the
+    /// delay of a soft one.
     ///
     /// # Errors
     /// [`PushError::Full`] when there was none, and as [`push`](Self::push).
@@ -81,20 +87,27 @@ impl<T: Entry> Producer<T> {
         }
     }
 
-    /// Puts an entry into the queue; while its ring is full the task waits, not the thread.
+    /// Puts an entry into the queue; while its ring is full or a hard watermark is reached, and for the delay of the soft
+    /// one, the task waits, not the thread. It does so whatever `when_full` says.
     ///
     /// # Errors
     /// As [`push`](Self::push); [`PushError::Full`] only to the queue's own sink, which must not wait for
     /// itself.
     pub async fn push_async(&self, entry: T) -> Result<Receipt, PushError<T>> {
+        let mut delayed = false;
         loop {
+            if self.shared.is_gated()
+                && let Err(held) = self.shared.pass_gate_async(&mut delayed).await
+            {
+                return Err(Refusal::from(held).into_push_error(entry, &self.shared));
+            }
             let ring = self.ring_for(&entry);
             let seen = self.shared.rings.space(ring).value();
-            match self.claim_on(ring, &entry) {
+            match self.put(ring, &entry) {
                 Ok(receipt) => return Ok(receipt),
                 Err(Refusal::Claim(ClaimError::Full)) => {
                     if in_sink_of(&self.shared) {
-                        return Err(full(entry, &self.shared));
+                        return Err(Refusal::Claim(ClaimError::Full).into_push_error(entry, &self.shared));
                     }
                     self.shared.rings.doorbell().rouse();
                     let space = self.shared.rings.space(ring);
@@ -106,7 +119,8 @@ impl<T: Entry> Producer<T> {
         }
     }
 
-    /// Puts entries into the queue, many with one claim where they fit. Gives their number.
+    /// Puts entries into the queue, many with one claim where they fit. Gives their number. Where pushes are slowed down
+    /// it waits once for each run of 16 KiB.
     ///
     /// # Errors
     /// When one is refused: it comes back, those before it are in the queue, and those after it, as far as
@@ -127,6 +141,24 @@ impl<T: Entry> Producer<T> {
     /// push a thousand, wait for the last.
     pub fn durable(&self, receipt: Receipt) -> Durable {
         Durable::new(Arc::clone(&self.shared), receipt)
+    }
+
+    /// Puts an entry into the queue and gives what tells when the sink is done with it: end to end.
+    ///
+    /// It asks the flush core for the entry's number, which wakes it: for a hot loop [`push`](Self::push), and
+    /// [`delivered`](Self::delivered) with the last receipt.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_delivered(&self, entry: T) -> Result<Delivered, PushError<T>> {
+        let done = Lsn::new(self.shared.done.value());
+        self.push(entry).map(|receipt| Delivered::new(&self.shared, receipt, done))
+    }
+
+    /// What tells when the sink is done with the entry of this receipt: push a thousand, wait for the last. Asked for long
+    /// after the push, it may wait for what came into the same ring since. A receipt of this queue.
+    pub fn delivered(&self, receipt: Receipt) -> Delivered {
+        Delivered::new(&self.shared, receipt, self.shared.recovery.end)
     }
 
     /// A producer with a ring of its own, while rings last; without one it shares a ring. Pushes from it
@@ -166,9 +198,15 @@ impl<T: Entry> Producer<T> {
 
     #[inline(always)]
     fn claim_on(&self, ring: u32, entry: &T) -> Result<Receipt, Refusal> {
-        if self.shared.is_refusing() {
-            return Err(Refusal::Breaker);
+        if self.shared.is_gated() {
+            return Err(Refusal::Gated);
         }
+        self.put(ring, entry)
+    }
+
+    /// Past the gate.
+    #[inline(always)]
+    fn put(&self, ring: u32, entry: &T) -> Result<Receipt, Refusal> {
         if let Some(len) = entry.encoded_len() {
             let mut claim = self.shared.rings.claim(ring, len).map_err(|error| Refusal::claim(error, len))?;
             if let Some(key) = entry.key() {
@@ -188,19 +226,30 @@ impl<T: Entry> Producer<T> {
         })
     }
 
+    /// For an entry that has been held up already, with others.
+    pub(crate) fn push_past_gate(&self, entry: T) -> Result<Receipt, PushError<T>> {
+        match self.put(self.ring_for(&entry), &entry) {
+            Ok(receipt) => Ok(receipt),
+            Err(refusal) => {
+                let wait = SpaceWait::new(&self.shared, self.patience());
+                self.push_waiting(entry, refusal, SpaceWait { delayed: true, ..wait })
+            }
+        }
+    }
+
     #[cold]
     fn push_slowly(&self, entry: T, refusal: Refusal, patience: Patience) -> Result<Receipt, PushError<T>> {
-        let mut wait = SpaceWait::new(&self.shared, patience);
+        self.push_waiting(entry, refusal, SpaceWait::new(&self.shared, patience))
+    }
+
+    fn push_waiting(&self, entry: T, refusal: Refusal, mut wait: SpaceWait<'_>) -> Result<Receipt, PushError<T>> {
         let mut refusal = refusal;
         loop {
-            if !refusal.is_full() {
+            let ring = self.ring_for(&entry);
+            if let Err(refusal) = wait.out(refusal, ring) {
                 return Err(refusal.into_push_error(entry, &self.shared));
             }
-            let ring = self.ring_for(&entry);
-            if !wait.for_space(ring) {
-                return Err(full(entry, &self.shared));
-            }
-            match self.claim_on(ring, &entry) {
+            match self.put(ring, &entry) {
                 Ok(receipt) => return Ok(receipt),
                 Err(again) => refusal = again,
             }
@@ -223,8 +272,14 @@ pub(crate) fn lane_of_key(key: u64) -> u32 {
 /// Why an entry did not get into a ring.
 pub(crate) enum Refusal {
     Claim(ClaimError),
+    /// Something holds pushes up: it is to be asked what.
+    Gated,
     Breaker,
-    TooLong { len: usize },
+    /// A hard watermark.
+    Watermark,
+    TooLong {
+        len: usize,
+    },
     Encode(EncodeError),
 }
 
@@ -236,18 +291,18 @@ impl Refusal {
         }
     }
 
-    pub(crate) const fn is_full(&self) -> bool {
-        matches!(self, Self::Claim(ClaimError::Full))
-    }
-
     pub(crate) fn into_push_error<T>(self, entry: T, shared: &Shared) -> PushError<T> {
-        let rejected = &shared.counters.rejected;
+        let (rejected, dropped) = (&shared.counters.rejected, &shared.counters.dropped);
+        let drops = shared.config.when_full == WhenFull::DropNewest;
         let (reason, error) = match self {
             Self::TooLong { len } => {
                 (&rejected.too_long, PushError::TooLong { entry, len, max: shared.config.entry_len_max })
             }
             Self::Encode(error) => (&rejected.encode, PushError::Encode { entry, error }),
-            Self::Claim(ClaimError::Full) => return full(entry, shared),
+            Self::Claim(ClaimError::Full) if drops => (&dropped.full, PushError::Dropped(entry)),
+            Self::Claim(ClaimError::Full) => (&rejected.full, PushError::Full(entry)),
+            Self::Gated | Self::Watermark if drops => (&dropped.watermark, PushError::Dropped(entry)),
+            Self::Gated | Self::Watermark => (&rejected.watermark, PushError::Full(entry)),
             Self::Breaker if !shared.rings.is_closed() => (&rejected.breaker, PushError::Breaker(entry)),
             Self::Claim(_) if shared.status.failure().is_some() => (&rejected.failed, PushError::Poisoned(entry)),
             Self::Claim(_) | Self::Breaker => (&rejected.closed, PushError::Closed(entry)),
@@ -257,22 +312,23 @@ impl Refusal {
     }
 }
 
-pub(crate) fn full<T>(entry: T, shared: &Shared) -> PushError<T> {
-    if shared.config.when_full == WhenFull::DropNewest {
-        shared.counters.dropped.add_shared(1);
-        PushError::Dropped(entry)
-    } else {
-        shared.counters.rejected.full.add_shared(1);
-        PushError::Full(entry)
+impl From<Held> for Refusal {
+    fn from(held: Held) -> Self {
+        match held {
+            Held::Breaker => Self::Breaker,
+            Held::Hard => Self::Watermark,
+        }
     }
 }
 
-/// Waiting for space in a ring, all in all no longer than the patience lasts.
+/// Waiting for a place in a ring, all in all no longer than the patience lasts.
 pub(crate) struct SpaceWait<'a> {
     shared: &'a Shared,
     deadline: Option<Instant>,
     gave_up: bool,
     seen: Option<(u32, u64)>,
+    /// The entry has had its delay.
+    delayed: bool,
 }
 
 impl<'a> SpaceWait<'a> {
@@ -284,11 +340,25 @@ impl<'a> SpaceWait<'a> {
             Patience::For(wait) => (Instant::now().checked_add(wait), false),
             Patience::Forever => (None, false),
         };
-        Self { shared, deadline, gave_up, seen: None }
+        Self { shared, deadline, gave_up, seen: None, delayed: false }
+    }
+
+    /// Waits until it may help to try again. `Err`: it is not to be tried again.
+    pub(crate) fn out(&mut self, refusal: Refusal, ring: u32) -> Result<(), Refusal> {
+        match refusal {
+            Refusal::Claim(ClaimError::Full) if !self.for_space(ring) => return Err(refusal),
+            Refusal::Claim(ClaimError::Full) | Refusal::Gated => {}
+            other => return Err(other),
+        }
+        if self.shared.is_gated() {
+            let may_wait = if self.gave_up { MayWait::No } else { MayWait::Until(self.deadline) };
+            self.shared.pass_gate(may_wait, &mut self.delayed)?;
+        }
+        Ok(())
     }
 
     /// Waits until the ring has moved since the last call. False: the time is over.
-    pub(crate) fn for_space(&mut self, ring: u32) -> bool {
+    fn for_space(&mut self, ring: u32) -> bool {
         if self.gave_up {
             return false;
         }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::builder::Builder;
 use crate::config::{Config, Durability};
+use crate::delivered::Delivered;
 use crate::durable::{Receipt, wait_durable};
+use crate::engine::closing::ShuttingDown;
 use crate::engine::lifecycle::{self, Engine};
 use crate::engine::{Shared, deadline_after};
 use crate::entry::Entry;
@@ -133,13 +135,40 @@ impl<T> Queue<T> {
         })
     }
 
+    /// As [`drain`](Self::drain), for tasks of any runtime, and without one: the flush core keeps the time. Dropping it
+    /// ends the waiting and nothing else.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    pub async fn drain_async(&self, within: Duration) -> Result<(), LogError> {
+        self.shared.drain_async(within).await
+    }
+
+    /// Waits for what opening found in the log: `Ok` once all of it is delivered or parked. How far it is:
+    /// [`Metrics::recovered_left`]. Pushes need not wait for it.
+    ///
+    /// ```
+    /// # use ringwal::{Batch, Queue, blocking_fn};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = dir.path();
+    /// let queue = Queue::builder(dir).open(blocking_fn(|_: &Batch<String>| Ok(())))?;
+    /// queue.recovered().wait()?; // or `.await`
+    /// assert_eq!(queue.metrics().recovered_left, 0);
+    /// # queue.shutdown(std::time::Duration::from_secs(10))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn recovered(&self) -> Delivered {
+        Delivered::upto(Arc::clone(&self.shared), self.shared.recovery.end)
+    }
+
     /// Closes the queue: pushes are refused from now on, what was pushed is made durable, and the sink is
     /// given what is left until the time is over. What it has not acknowledged by then waits in the log
     /// for the next opening; what it answers later is not heard.
     ///
     /// # Errors
     /// [`ShutdownError::Deadline`] when the sink did not finish its batch in time,
-    /// [`ShutdownError::Storage`] when the log failed. The queue is closed all the same.
+    /// [`ShutdownError::Storage`] when the log failed, [`ShutdownError::DiskSilent`] when the disk does not answer for 30 s
+    /// beyond that time. The queue is closed all the same.
     pub fn shutdown(mut self, within: Duration) -> Result<Shutdown, ShutdownError> {
         match self.engine.take() {
             Some(engine) if !self.shared.rings.is_at_home() => {
@@ -148,6 +177,40 @@ impl<T> Queue<T> {
             }
             Some(engine) => engine.shutdown(&self.shared, within, true),
             None => Ok(Shutdown::default()),
+        }
+    }
+
+    /// As [`shutdown`](Self::shutdown), for tasks of any runtime, and without one: a thread of its own takes the steps
+    /// and keeps the time, and no thread of the caller is blocked.
+    ///
+    /// Closing begins with this call, not with the first poll, and goes on to its end if the future is dropped: there is no
+    /// way back. Who needs to know that everything is on disk before the process ends awaits it.
+    ///
+    /// ```
+    /// # use ringwal::{Batch, Queue, blocking_fn};
+    /// # async fn service(dir: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+    /// let queue = Queue::builder(dir).open(blocking_fn(|_: &Batch<String>| Ok(())))?;
+    /// queue.producer().push("last words".to_owned())?;
+    /// queue.drain_async(std::time::Duration::from_secs(1)).await?;
+    /// let closed = queue.shutdown_async(std::time::Duration::from_secs(10)).await?;
+    /// assert_eq!(closed.delivered, 1);
+    /// # Ok(())
+    /// # }
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    /// # runtime.block_on(service(tempfile::tempdir()?.path()))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`shutdown`](Self::shutdown).
+    pub fn shutdown_async(mut self, within: Duration) -> ShuttingDown {
+        match self.engine.take() {
+            Some(engine) if !self.shared.rings.is_at_home() => {
+                std::mem::forget(engine);
+                ShuttingDown::ended(Err(ShutdownError::Storage { cause: LogError::Forked, lost: 0 }))
+            }
+            Some(engine) => ShuttingDown::begin(engine, Arc::clone(&self.shared), within),
+            None => ShuttingDown::ended(Ok(Shutdown::default())),
         }
     }
 
@@ -195,6 +258,10 @@ impl<T> Queue<T> {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.shared.config
+    }
+
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// Whether the queue takes no more entries.

@@ -35,6 +35,12 @@ impl Ranges {
         lsn <= self.floor || self.above.iter().any(|(first, next)| (*first..*next).contains(&lsn))
     }
 
+    /// How many of `first..next` are in the set.
+    pub(crate) fn count(&self, first: Lsn, next: Lsn) -> u64 {
+        let above = self.above.iter().map(|(from, to)| (*to).min(next).since((*from).max(first))).sum::<u64>();
+        self.floor.next().min(next).since(first) + above
+    }
+
     /// Adds `first..next`. False: all of it was there.
     pub(crate) fn add(&mut self, first: Lsn, next: Lsn) -> bool {
         let first = first.max(self.floor.next());
@@ -93,6 +99,10 @@ mod tests {
             }
             for n in 1..60 {
                 assert_eq!(set.contains(lsn(n)), model.contains(&n), "{n} in {set:?}");
+            }
+            for (first, next) in [(0, 60), (1, 1), (3, 20), (10, 55), (50, 60)] {
+                let expected = (first..next).filter(|n| *n == 0 || model.contains(n)).count() as u64;
+                assert_eq!(set.count(lsn(first), lsn(next)), expected, "{first}..{next} of {set:?}");
             }
             assert!(set.above().windows(2).all(|w| w[0].1 < w[1].0));
         }

@@ -1,5 +1,9 @@
 //! What opening found, as a user sees it.
 
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::OpenError;
 use crate::io::DiskReport;
 use crate::lsn::Lsn;
 
@@ -33,4 +37,39 @@ pub struct Recovery {
     pub took: std::time::Duration,
     /// The I/O driver and what it can promise.
     pub disk: DiskReport,
+    /// Which opening of which store this is.
+    pub(crate) incarnation: Incarnation,
+}
+
+/// An opening of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Incarnation {
+    /// The store's identity.
+    pub(crate) store: [u8; 16],
+    /// Rises by one with each opening.
+    pub(crate) epoch: u64,
+}
+
+/// A log as a scan found it, before anything was changed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    /// The opening that wrote last.
+    pub(crate) incarnation: Incarnation,
+    /// The last LSN.
+    pub(crate) end: Lsn,
+    /// Whether nothing of it is damaged.
+    pub(crate) is_whole: bool,
+}
+
+/// What is done about a look; what it refuses is not opened.
+pub(crate) type Judge = dyn Fn(&Look) -> Result<(), OpenError> + Send + Sync;
+
+/// Told what a scan has found.
+#[derive(Clone)]
+pub(crate) struct OnLook(pub(crate) Arc<Judge>);
+
+impl fmt::Debug for OnLook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnLook")
+    }
 }

@@ -159,6 +159,15 @@ impl Watermark {
         self.waiters.lock().list.last_key_value().map(|(key, _)| key.target)
     }
 
+    /// The smallest number that anybody waits for.
+    #[must_use]
+    pub fn wanted_first(&self) -> Option<u64> {
+        if !self.is_waited_for() {
+            return None;
+        }
+        self.waiters.lock().list.first_key_value().map(|(key, _)| key.target)
+    }
+
     /// Whether [`Watermark::fail`] has been called.
     #[must_use]
     pub fn is_failed(&self) -> bool {

@@ -212,7 +212,7 @@ fn names_are_found_by_what_declares_them() {
     for name in ["Builder::linger", "Idle::Park", "Metrics::pushed", "fan_in"] {
         assert!(declared.has(name), "{name}");
     }
-    for name in ["Builder::ling", "Builder::pushed", "Idle::Spin", "Metrics::linger", "fan_out", "Build::linger"] {
+    for name in ["Builder::ling", "Builder::pushed", "Idle::Spin", "Metrics::linger", "fan_up", "Build::linger"] {
         assert!(!declared.has(name), "{name}");
     }
     assert_eq!(missing("no `A::b`, no `c`; not `D::e`").collect::<Vec<_>>(), ["A::b", "c"]);

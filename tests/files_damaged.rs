@@ -5,10 +5,11 @@ mod common;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use common::{LONG, Numbered, Recorder, copy_dir, drain, hash_dir, small};
-use ringwal::{Durability, Io, LogError, Lsn, OnCorruption, OpenError, Queue};
+use common::{Judge, LONG, Numbered, Recorder, copy_dir, drain, hash_dir, slow_retry, small};
+use ringwal::{Durability, Io, LogError, Lsn, OnCorruption, OpenError, Queue, Verdict};
 
 /// In memory where there is such a place: what a disk keeps of it is not asked here.
 fn tempdir() -> tempfile::TempDir {
@@ -23,9 +24,10 @@ fn open(dir: &Path, policy: OnCorruption, sink: &Recorder) -> Result<Queue<Numbe
     small(dir, Durability::Immediate).rings(1).io(Io::Threads).on_corruption(policy).open(sink.clone())
 }
 
-/// Pushes them, a frame for every few; the sink gets none.
+/// Pushes them, a frame for every few; the sink takes none. (A queue that is opened delivers before it can be paused.)
 fn fill(dir: &Path, numbers: Range<u32>) {
-    let queue = open(dir, OnCorruption::Stop, &Recorder::default()).unwrap();
+    let later = Judge { seen: Arc::default(), verdict: |_: &Numbered, _| Verdict::Retry("later".into()) };
+    let queue = small(dir, Durability::Immediate).rings(1).io(Io::Threads).retry(slow_retry()).open(later).unwrap();
     queue.pause();
     let end = numbers.end;
     for n in numbers {

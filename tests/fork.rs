@@ -78,6 +78,8 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
         (Durability::Immediate, Io::Uring),
         (Durability::Periodic(Duration::from_millis(2)), Io::Threads),
         (Durability::Spill, Io::Uring),
+        #[cfg(feature = "tokio-uring")]
+        (Durability::Immediate, Io::TokioUring),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let seen = std::sync::Arc::new(Seen::default());
@@ -129,6 +131,9 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
                 let (waiting, awaited): (Durable, Durable) = (producer.durable(far()), producer.durable(far()));
                 let mut half_awaited = std::pin::pin!(producer.durable(far()));
                 let _ = half_awaited.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                let delivered = producer.push_delivered(Numbered::new(3, 0, 0)).unwrap();
+                let mut half_delivered = std::pin::pin!(producer.push_delivered(Numbered::new(3, 0, 0)).unwrap());
+                let _ = half_delivered.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 let passed = forked(|| {
                     let refused = |result| matches!(result, Err(PushError::Closed(_)));
                     let entry = || Numbered::new(9, 9, 0);
@@ -150,6 +155,10 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
                         ("flush", is_home(queue.flush().err())),
                         ("flush_async", polled(queue.flush_async()).is_some_and(|answer| is_home(answer.err()))),
                         ("drain", queue.drain(LONG).err() == forked),
+                        ("drain_async", polled(queue.drain_async(LONG)) == Some(Err(LogError::Forked))),
+                        ("wait for the sink", delivered.wait().err() == forked),
+                        ("await the sink", polled(half_delivered.as_mut()) == Some(Err(LogError::Forked))),
+                        ("ask for the sink", polled(producer.delivered(receipt)) == Some(Err(LogError::Forked))),
                         ("parked list", queue.parked().list(Lsn::ZERO, 9).err() == forked),
                         ("parked discard", queue.parked().discard(|_| true).err() == forked),
                         ("parked redeliver", queue.parked().redeliver(|_| true).err() == forked),
@@ -176,6 +185,11 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
         }));
         assert!(forked(|| {
             // SAFETY: as above.
+            let copy = unsafe { std::ptr::read(&raw const *queue) };
+            polled(copy.shutdown_async(LONG)) == Some(Err(ShutdownError::Storage { cause: LogError::Forked, lost: 0 }))
+        }));
+        assert!(forked(|| {
+            // SAFETY: as above.
             drop(unsafe { std::ptr::read(&raw const *queue) });
             true
         }));
@@ -195,7 +209,7 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
 #[test]
 fn a_child_that_only_lives_does_not_keep_the_directory() {
     let dir = tempfile::tempdir().unwrap();
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         let open = || small(dir.path(), Durability::Immediate).io(io).open(Recorder::default());
         let queue = open().unwrap();
         queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap().wait().unwrap();

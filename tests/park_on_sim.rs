@@ -3,11 +3,11 @@
 
 mod stage;
 
-use ringwal::sim::{Fault, ManualClock, OpKind, SimDisk, SteppedQueue, SteppedSettings};
+use ringwal::sim::{Closing, Death, Fault, ManualClock, OpKind, SimDisk, SinkTurn, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
 use ringwal::wal::recovery::OnCorruption;
-use ringwal::{Builder, Durability, Lsn};
+use ringwal::{Builder, Concern, Durability, Lsn, ParkFull, ShutdownError};
 use stage::{MS, Reply, Script, Stage, settings};
 
 /// A later process on the machine: each draws its segments' identities from a seed of its own.
@@ -109,4 +109,225 @@ fn a_park_whose_cursor_cannot_be_written_after_a_loss_lets_go_of_who_waits_for_i
     }
     let metrics = stage.queue.metrics();
     assert_eq!((metrics.delivered, metrics.parked), (2, 0), "{metrics:?}");
+}
+
+/// A park of four segments, which some 250 entries fill; the first of each process begins a segment.
+fn bounded() -> Builder {
+    settings(Durability::Immediate).park_bytes_max(2 << 20).park_full(ParkFull::DropOldest)
+}
+
+/// What lies in the park: numbers of the queue, in the order of the park's.
+fn parked_lsns(stage: &mut Stage) -> Vec<u64> {
+    let (mut found, mut after) = (Vec::new(), Lsn::ZERO);
+    loop {
+        let answer = stage.queue.list_parked(after, 100);
+        stage.settle();
+        let page = answer.try_recv().expect("answered").expect("the park can be read");
+        let Some(last) = page.last() else {
+            return found;
+        };
+        after = last.id;
+        found.extend(page.iter().map(|entry| entry.lsn.number()));
+    }
+}
+
+fn assert_accounted(stage: &Stage) {
+    let metrics = stage.queue.metrics();
+    assert_eq!(metrics.accounted(), metrics.came_in(), "{metrics:#?}");
+}
+
+/// Under `DropOldest` a full park holds nothing up: what is discarded is the oldest, is counted, and is all that is gone.
+#[test]
+fn a_full_park_that_drops_its_oldest_takes_the_newest_and_counts_what_is_gone() {
+    let mut stage = Stage::<Vec<u8>>::open(bounded());
+    const ENTRIES: u64 = 700;
+    for n in 0..ENTRIES {
+        stage.script.then([Reply::Park]);
+        stage.producer().push(vec![n as u8; 1900]).unwrap();
+        stage.settle_with(|queue| {
+            let metrics = queue.metrics();
+            assert_eq!(metrics.accounted(), metrics.came_in(), "entry {n}: {metrics:#?}");
+        });
+    }
+    let metrics = stage.queue.metrics();
+    assert_eq!((metrics.parked + metrics.park_dropped, metrics.pending), (ENTRIES, 0), "{metrics:#?}");
+    assert_eq!((metrics.discarded, metrics.retries), (metrics.park_dropped, 0), "nothing waited for room");
+    assert!(metrics.park_dropped > ENTRIES / 4 && metrics.parked > 150, "{metrics:#?}");
+    let health = stage.queue.health();
+    assert!(health.reasons().contains(&Concern::ParkDropped(metrics.park_dropped)), "{health:?}");
+    let found = parked_lsns(&mut stage);
+    assert_eq!(found, (metrics.park_dropped + 1..=ENTRIES).collect::<Vec<_>>());
+    stage.close().unwrap();
+}
+
+/// While the cursor that frees the first one is on its way, no second one is given up for the same want.
+#[test]
+fn one_segment_of_the_park_is_dropped_at_a_time_however_long_its_cursor_takes() {
+    let mut stage = Stage::<Vec<u8>>::open(bounded());
+    let meta = FileId::Meta(LogId::Park);
+    stage.machine.inject(Fault::hung(OpKind::Write).on(meta));
+    for n in 0..400_u32 {
+        stage.script.then([Reply::Park]);
+        // Once the park is full the ring fills as well.
+        let _ = stage.producer().try_push(vec![n as u8; 1900]);
+        stage.pass(100 * MS);
+    }
+    let metrics = stage.queue.metrics();
+    assert!((1..=63).contains(&metrics.park_dropped), "a segment holds 63: {metrics:#?}");
+    assert!(metrics.parked + metrics.park_dropped < metrics.pushed, "some wait: {metrics:#?}");
+    stage.machine.heal();
+    stage.pass(100 * MS);
+    for _ in 0..50 {
+        stage.pass(100 * MS);
+    }
+    assert_accounted(&stage);
+    let metrics = stage.queue.metrics();
+    assert_eq!((metrics.parked + metrics.park_dropped + metrics.delivered, metrics.pending), (metrics.pushed, 0));
+}
+
+/// As `settle`, but a machine without power gives a queue no rest.
+fn until_it_dies(stage: &mut Stage) {
+    for _ in 0..10_000 {
+        let moved = stage.queue.turn_core() | stage.machine.step() | (stage.queue.turn_sink() == SinkTurn::Turned);
+        let due = [stage.queue.next_due(), stage.machine.next_due()].into_iter().flatten().min();
+        match due.filter(|_| !moved) {
+            _ if stage.queue.has_failed() => return,
+            Some(due) => stage.clock.advance_to(due),
+            None if !moved && !stage.queue.is_out() && !stage.queue.is_awake() => return,
+            None => {}
+        }
+    }
+    panic!("it does neither rest nor die: {:?}", stage.queue);
+}
+
+/// A crash at any op around the discarding: the next process finds every entry but the oldest in the park, or offers it again.
+#[test]
+fn a_crash_while_the_oldest_parked_entries_are_dropped_loses_nothing_else() {
+    // Up to shortly before the park is full.
+    let mut stage = Stage::<Vec<u8>>::open(bounded());
+    let mut count = 0;
+    let push = |stage: &mut Stage, count: &mut u64| {
+        stage.script.then([Reply::Park]);
+        *count += 1;
+        stage.producer().push(vec![*count as u8; 1900]).unwrap();
+    };
+    while stage.queue.metrics().park_dropped == 0 {
+        push(&mut stage, &mut count);
+        stage.settle();
+        assert!(count < 700, "the park is never full");
+    }
+    let until_full = count;
+    drop(stage);
+    let mut dropped_at_crash = [0_u32; 2];
+    for ops in 1..=60 {
+        let mut stage = Stage::<Vec<u8>>::open(bounded());
+        let mut count = 0;
+        while count + 2 < until_full {
+            push(&mut stage, &mut count);
+            stage.settle();
+        }
+        stage.machine.set_fuse(ops, Death::PowerCut);
+        for _ in 0..6 {
+            if !stage.queue.has_failed() {
+                push(&mut stage, &mut count);
+                until_it_dies(&mut stage);
+            }
+        }
+        if !stage.queue.has_failed() {
+            stage.machine.crash();
+        }
+        let durable = stage.queue.metrics().durable_lsn.number();
+        dropped_at_crash[usize::from(stage.queue.metrics().park_dropped > 0)] += 1;
+        let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+        drop(stage);
+        let script = Script::default();
+        script.then([Reply::Park].repeat(700));
+        let given = SteppedSettings { seed: 9, clock: clock.clone(), store: None, mutants: Mutants::NONE };
+        let queue = SteppedQueue::open(bounded(), given, &machine, script.clone()).unwrap();
+        let mut stage = Stage { queue, machine, clock, script };
+        stage.settle();
+        for _ in 0..10 {
+            stage.pass(100 * MS);
+        }
+        assert_accounted(&stage);
+        let metrics = stage.queue.metrics();
+        assert_eq!(metrics.pending, 0, "after {ops} ops: {metrics:#?}");
+        let mut found = parked_lsns(&mut stage);
+        assert_eq!(found.len() as u64, metrics.parked, "after {ops} ops");
+        // Parked twice is at least once: the crash came before the cursor said so.
+        found.sort_unstable();
+        found.dedup();
+        let (first, last) = (found[0], found[found.len() - 1]);
+        assert_eq!(found, (first..=last).collect::<Vec<_>>(), "after {ops} ops there is a hole");
+        assert!(last >= durable, "after {ops} ops: {last}, and {durable} was durable");
+        assert!(last - first > 100, "after {ops} ops only {first} to {last} are left");
+    }
+    assert!(dropped_at_crash.iter().all(|count| *count > 3), "{dropped_at_crash:?}");
+}
+
+/// A park that waits for its cursor after a loss, and a refused entry that waits for the park, while the queue closes.
+fn closing_while_the_park_waits() -> Stage {
+    let mut stage = opened_after_a_loss();
+    // Less time passes than the cursor takes to be due.
+    refuse(&mut stage, 1);
+    let metrics = stage.queue.metrics();
+    assert_eq!((metrics.parked, metrics.pending, metrics.delivered), (0, 1, 0), "{metrics:?}");
+    stage.queue.begin_closing(true);
+    stage.settle();
+    assert!(stage.queue.poll_close(false).is_none());
+    assert_eq!(stage.queue.closing(), Some(Closing::Sink), "it waits for the park");
+    stage
+}
+
+#[test]
+fn closing_while_the_park_waits_for_its_cursor_waits_with_it_and_then_parks() {
+    let mut stage = closing_while_the_park_waits();
+    let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+    let mut outcome = None;
+    for _ in 0..20 {
+        stage.pass(10 * MS);
+        outcome = outcome.or_else(|| stage.queue.poll_close(false));
+    }
+    let state = outcome.expect("nothing is left to wait for").expect("all is well");
+    assert_eq!((state.parked, state.left_in_log, state.delivered), (1, 0, 0), "{state:?}");
+    drop(stage);
+    let mut stage = again(&machine, &clock, 3);
+    assert_eq!((stage.queue.recovery().recovered, stage.queue.metrics().parked, listed(&mut stage)), (0, 1, 1));
+}
+
+/// The deadline is over first: the entry comes again, wherever the power goes on the way.
+#[test]
+fn closing_that_does_not_wait_for_the_parks_cursor_leaves_the_entry_in_the_log_whatever_a_power_cut_takes() {
+    for fuse in 1..200 {
+        let mut stage = closing_while_the_park_waits();
+        let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+        machine.set_fuse(fuse, Death::PowerCut);
+        let mut outcome = None;
+        // When it has ended it lets go of the machine itself.
+        let lives = |stage: &Stage| machine.is_connected() || stage.queue.has_ended();
+        for _ in 0..20 {
+            if outcome.is_none() && lives(&stage) {
+                outcome = stage.queue.poll_close(stage.queue.closing() != Some(Closing::Logs));
+            }
+            if outcome.is_none() && lives(&stage) {
+                stage.settle();
+            }
+        }
+        if let Some(Ok(state) | Err(ShutdownError::Deadline(state))) = &outcome {
+            assert_eq!((state.parked, state.left_in_log, state.lost), (0, 1, 0), "{state:?}");
+        }
+        drop(stage);
+        machine.heal();
+        let mut stage = again(&machine, &clock, 3);
+        let parked = stage.queue.metrics().parked;
+        assert_eq!((parked, listed(&mut stage)), (0, 0), "fuse {fuse}: {:?}", stage.queue.recovery());
+        assert_eq!(stage.queue.recovery().recovered, 1, "fuse {fuse}");
+        stage.settle();
+        assert_eq!(stage.queue.metrics().delivered, 1, "fuse {fuse}");
+        if outcome.is_some() {
+            assert!(fuse > 2, "closing has more steps");
+            return;
+        }
+    }
+    panic!("closing never came to its end");
 }

@@ -450,6 +450,17 @@ fn a_million_pushes_into_rings_in_shared_memory_make_no_call_and_no_allocation_a
     a_million_do_nothing_in::<Tick>(queue.open(blocking_fn(|_: &Batch<Tick>| Ok(()))).unwrap());
 }
 
+/// Watermarks and limits that are set and not reached cost a push nothing either.
+#[test]
+fn a_million_pushes_below_their_watermarks_make_no_call_and_no_allocation_and_read_no_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let builder = small(dir.path(), Durability::Immediate).ring_bytes(RING_BYTES).segment_len(1 << 20);
+    let queue = builder.log_bytes_max(512 << 20).memory_max(64 << 20).idle(Idle::Spin).backlog_len_max(u64::MAX);
+    let queue = queue.watermarks(0.8, 0.95).failure_delay(Duration::from_millis(1));
+    let queue: Queue<Tick> = queue.open(blocking_fn(|_: &Batch<Tick>| Ok(()))).unwrap();
+    a_million_do_nothing_in(queue);
+}
+
 /// Whether these calls wake a flush core: an eventfd is written, or a futex woken.
 fn are_wakes(calls: &[i64]) -> bool {
     calls.iter().all(|call| [libc::SYS_write, libc::SYS_futex].contains(call))
@@ -489,7 +500,7 @@ fn trickle(queue: &Queue<Tick>, pinned: bool) -> Vec<Seen> {
 
 #[test]
 fn in_a_trickle_a_push_wakes_a_sleeping_core_once_and_does_nothing_else() {
-    for io in [Io::Auto, Io::Threads] {
+    for &io in common::DRIVERS.iter().chain(&[Io::Auto]) {
         let dir = tempfile::tempdir().unwrap();
         let queue = opened::<Tick>(dir.path(), Durability::Immediate, io, Idle::Park);
         let driver = queue.metrics().driver;

@@ -551,12 +551,16 @@ fn as_many_threads_as_batches_may_be_out_call_a_sink_that_blocks() {
     let gate = Arc::<Gate>::default();
     let (entry, panicked) = (Arc::clone(&gate), Arc::new(AtomicBool::new(false)));
     let once = Arc::clone(&panicked);
+    let threads = Arc::new(Mutex::new(BTreeSet::new()));
+    let callers = Arc::clone(&threads);
     let queue: Queue<Step> = small(dir.path(), Durability::Immediate)
+        .name("pool")
         .in_flight_max(4)
         .batch_len_max(1)
         .retry(Retry { base: Duration::from_millis(1), ..Retry::default() })
         .open(blocking_pool_fn(move |batch: &Batch<Step>| {
             assert!(batch.deadline().is_none());
+            callers.lock().unwrap().insert(std::thread::current().name().unwrap().to_owned());
             entry.wait_for(4);
             // A panic ends the delivery, not the thread.
             assert!(once.swap(true, Ordering::SeqCst), "once");
@@ -571,6 +575,9 @@ fn as_many_threads_as_batches_may_be_out_call_a_sink_that_blocks() {
     assert_accounted(&metrics);
     queue.shutdown(LONG).unwrap();
     assert!(panicked.load(Ordering::SeqCst));
+    // Its own, and not delivery's, which has to look at deadlines meanwhile.
+    let expected = ["pool-sink-0", "pool-sink-1", "pool-sink-2", "pool-sink-3"].map(str::to_owned);
+    assert_eq!(*threads.lock().unwrap(), BTreeSet::from(expected));
 }
 
 #[test]

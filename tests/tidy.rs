@@ -31,7 +31,16 @@ const RULES: &[Rule] = &[
         words: &["Instant::now", "SystemTime::now", "clock_gettime"],
         // On the caller's own thread, waiting with a timeout; the simulated disk, when a whole queue runs on it.
         // The HTTP server bounds its connections.
-        may: &["src/engine/", "src/io/", "src/producer.rs", "src/queue.rs", "src/parked.rs", "src/sim/", "src/serve/"],
+        may: &[
+            "src/engine/",
+            "src/io/",
+            "src/producer.rs",
+            "src/queue.rs",
+            "src/parked.rs",
+            "src/sim/",
+            "src/serve/",
+            "src/fan_out/",
+        ],
     },
     Rule {
         name: "only `engine/` and the drivers own threads",
@@ -56,10 +65,12 @@ const RULES: &[Rule] = &[
             "src/config/settings.rs",
             "src/queue.rs",
             "src/producer.rs",
+            "src/delivered.rs",
             "src/durable.rs",
             "src/parked.rs",
             "src/recovery.rs",
             "src/serve/",
+            "src/fan_out/",
             "src/watch.rs",
             "src/ring/",
             "src/barrier.rs",
@@ -78,6 +89,9 @@ const RULES: &[Rule] = &[
             "src/metrics.rs",
             "src/parked.rs",
             "src/queue.rs",
+            "src/fan_out/",
+            "src/stream_sink.rs",
+            "src/tower_sink.rs",
         ],
     },
     Rule {

@@ -108,6 +108,44 @@ fn find<'a>(told: &'a [Told], text: &str) -> &'a Told {
     told.iter().find(|told| told.text().starts_with(text)).unwrap_or_else(|| panic!("no {text:?} in {:?}", texts(told)))
 }
 
+/// Once, with the batch that ends it; and nothing where nothing was found.
+#[test]
+fn the_end_of_recovery_is_told_when_the_last_recovered_entry_is_done() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        let builder = || settings(Durability::Immediate).batch_len_max(8);
+        let mut stage = Stage::<Vec<u8>>::open(builder());
+        stage.script.hold(true);
+        let producer = stage.producer();
+        (0..20).for_each(|n| _ = producer.push(vec![n; 100]).unwrap());
+        stage.settle();
+        let Stage { queue, machine, clock, .. } = stage;
+        drop((queue, producer));
+        assert!(!texts(&ear.take()).contains(&"recovered"));
+
+        let mut stage = Stage::<Vec<u8>>::again(builder(), machine, clock);
+        stage.script.hold(true);
+        (20..30).for_each(|n| _ = stage.producer().push(vec![n; 100]).unwrap());
+        stage.settle();
+        assert!(!texts(&ear.take()).contains(&"recovered"), "the first batch is out");
+        stage.script.hold(false);
+        stage.settle();
+        let told = ear.take();
+        let recovered = find(&told, "recovered");
+        assert_eq!((recovered.level, recovered.field("recovered")), (Level::INFO, "20"));
+        assert_eq!(texts(&told).iter().filter(|text| **text == "recovered").count(), 1);
+        // Until the cursor is on disk.
+        stage.pass(100 * MS);
+        let Stage { queue, machine, clock, .. } = stage;
+        drop(queue);
+        let mut stage = Stage::<Vec<u8>>::again(builder(), machine, clock);
+        assert_eq!(stage.queue.recovery().recovered, 0);
+        stage.producer().push(vec![0; 100]).unwrap();
+        stage.settle();
+        assert!(!texts(&ear.take()).contains(&"recovered"), "there was nothing to recover");
+    });
+}
+
 #[test]
 fn a_life_is_told_from_opening_to_closing_and_a_push_tells_nothing() {
     let ear = Ear::default();
@@ -224,6 +262,33 @@ fn a_failed_log_a_full_log_and_what_recovery_found_are_told() {
         assert_eq!((opened.field("new"), opened.field("clean")), ("false", "false"));
         assert_eq!(opened.field("recovered"), stage.queue.recovery().recovered.to_string());
         stage.settle();
+    });
+}
+
+#[test]
+fn an_episode_of_pressure_is_told_once_when_it_begins_and_once_when_it_ends() {
+    let ear = Ear::default();
+    with_default(ear.clone(), || {
+        let builder = settings(Durability::Immediate).backlog_len_max(20).watermarks(0.5, 0.9);
+        let mut stage = Stage::<Vec<u8>>::open(builder);
+        for _ in 0..2 {
+            stage.script.hold(true);
+            for _ in 0..19 {
+                stage.producer().try_push(vec![1; 10]).map_or_else(|error| assert!(error.is_full()), drop);
+                stage.settle();
+            }
+            stage.script.hold(false);
+            stage.settle();
+            stage.pass(10 * MS);
+            let told = ear.take();
+            let of_grades: Vec<_> = told.iter().filter(|told| told.text().contains("watermark")).collect();
+            let words: Vec<_> =
+                of_grades.iter().map(|told| (told.level, told.field("from"), told.field("to"))).collect();
+            let expected = [(Level::WARN, "calm", "soft"), (Level::WARN, "soft", "hard")];
+            assert_eq!(words[..2], expected, "{of_grades:?}");
+            assert_eq!(words.last().map(|last| (last.0, last.2)), Some((Level::INFO, "calm")), "{of_grades:?}");
+            assert!(words.len() <= 4 && of_grades.iter().all(|told| told.field("what") == "backlog"), "{of_grades:?}");
+        }
     });
 }
 

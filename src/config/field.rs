@@ -6,8 +6,9 @@ use std::time::Duration;
 #[cfg(any(feature = "lz4", feature = "zstd"))]
 use super::units::{read_size, show_size};
 use super::units::{read_time, show_time};
-use super::{Compression, Durability, Idle, Io, OnBreaker, OnCorruption, Park, Preset, Rings, WhenFull};
+use super::{Compression, Durability, Idle, Io, OnBreaker, OnCorruption, Park, ParkFull, Preset, Rings, WhenFull};
 use crate::delivery::retry::Jitter;
+use crate::pressure::Watermarks;
 
 /// A value, as its key understands it.
 #[derive(Clone, PartialEq, Debug)]
@@ -109,6 +110,20 @@ impl Field for Option<(usize, usize)> {
     }
 }
 
+/// As `80%..95%`.
+impl Field for Option<Watermarks> {
+    fn get(&self) -> Value {
+        Value::Text(self.map_or_else(|| "none".to_owned(), |Watermarks { soft, hard }| format!("{soft}%..{hard}%")))
+    }
+
+    fn set(&mut self, value: Value) -> bool {
+        let Value::Text(text) = value else { return false };
+        let percent = |text: &str| text.trim().strip_suffix('%')?.trim().parse().ok();
+        let both = |(soft, hard): (&str, &str)| Some(Some(Watermarks { soft: percent(soft)?, hard: percent(hard)? }));
+        put(self, if text == "none" { Some(None) } else { text.split_once("..").and_then(both) })
+    }
+}
+
 impl Field for PathBuf {
     fn get(&self) -> Value {
         Value::Text(self.to_string_lossy().into_owned())
@@ -122,17 +137,17 @@ impl Field for PathBuf {
 
 /// Choices of one word each, in the order in which they are listed.
 macro_rules! words {
-    ($($type:ty: $list:ident { $($variant:ident = $word:literal),* })*) => {$(
-        pub(super) const $list: &[&str] = &[$($word),*];
+    ($($type:ty: $list:ident { $($(#[$only:meta])? $variant:ident = $word:literal),* })*) => {$(
+        pub(super) const $list: &[&str] = &[$($(#[$only])? $word),*];
 
         impl Field for $type {
             fn get(&self) -> Value {
-                Value::Text(match self { $(Self::$variant => $word),* }.to_owned())
+                Value::Text(match self { $($(#[$only])? Self::$variant => $word),* }.to_owned())
             }
 
             fn set(&mut self, value: Value) -> bool {
                 let Value::Text(text) = value else { return false };
-                put(self, match text.as_str() { $($word => Some(Self::$variant),)* _ => None })
+                put(self, match text.as_str() { $($(#[$only])? $word => Some(Self::$variant),)* _ => None })
             }
         }
     )*};
@@ -142,9 +157,14 @@ words! {
         Default = "default", HighThroughput = "high_throughput", LowLatency = "low_latency",
         HighReliability = "high_reliability"
     }
-    Io: IO { Auto = "auto", Uring = "uring", Threads = "threads" }
+    Io: IO {
+        Auto = "auto", Uring = "uring", Threads = "threads",
+        #[cfg(feature = "tokio-uring")]
+        TokioUring = "tokio-uring"
+    }
     Idle: IDLE { Park = "park", Backoff = "backoff", Spin = "spin" }
     OnBreaker: ON_BREAKER { Accept = "accept", Reject = "reject" }
+    ParkFull: PARK_FULL { Wait = "wait", DropOldest = "drop_oldest" }
     Park: PARK { Dir = "dir", Drop = "drop" }
     OnCorruption: ON_CORRUPTION { Stop = "stop", CutTail = "cut_tail", Quarantine = "quarantine" }
     Jitter: JITTER { None = "none", Equal = "equal", Full = "full" }
@@ -162,6 +182,7 @@ pub(super) const COMPRESSION: &[&str] = &["none", "zstd:LEVEL:SIZE"];
 pub(super) const COMPRESSION: &[&str] = &["none", "lz4:SIZE", "zstd:LEVEL:SIZE"];
 pub(super) const DURABILITY: &[&str] = &["immediate", "periodic:TIME", "spill", "memory"];
 pub(super) const WHEN_FULL: &[&str] = &["block", "block_for:TIME", "reject", "drop_newest"];
+pub(super) const WATERMARKS: &[&str] = &["none", "SOFT..HARD"];
 pub(super) const RINGS_AT: &[&str] = &["private", "shared:PATH"];
 
 impl Field for Durability {

@@ -8,8 +8,8 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use super::field::{
-    ADAPTIVE, COMPRESSION, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PRESETS, RINGS_AT,
-    Value, WHEN_FULL,
+    ADAPTIVE, COMPRESSION, DURABILITY, Field, IDLE, IO, JITTER, ON_BREAKER, ON_CORRUPTION, PARK, PARK_FULL, PRESETS,
+    RINGS_AT, Value, WATERMARKS, WHEN_FULL,
 };
 use super::units::{show_size, show_time};
 use super::{Config, GIB, KIB, MIB};
@@ -20,6 +20,7 @@ use Kind::{Count, CountOrNone, Flag, Path, Percent, Real, Size, Text, Time, Time
 
 const ZERO: Duration = Duration::ZERO;
 const MS: Duration = Duration::from_millis(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Where nothing but the type is a limit.
@@ -105,7 +106,12 @@ pub(crate) static KEYS: &[Key] = &[
     key!("segment_len", Size(super::SEGMENT_LEN_MIN, 4 * GIB), segment_len),
     key!("log_bytes_max", Size(3 * super::SEGMENT_LEN_MIN, NO_END), log_bytes_max),
     key!("park_bytes_max", Size(super::PARK_BYTES_MIN, NO_END), park_bytes_max),
+    key!("park_full", Words(PARK_FULL), park_full),
+    key!("backlog_len_max", CountOrNone(1, NO_END), backlog_len_max),
     key!("when_full", Words(WHEN_FULL), when_full),
+    key!("watermarks", Words(WATERMARKS), watermarks),
+    key!("soft_delay", Time(ZERO, MINUTE), soft_delay),
+    key!("failure_delay", TimeOrNone(ZERO, MINUTE), failure_delay),
     key!("retry.attempts_max", CountOrNone(1, u32::MAX as u64), retry.attempts_max),
     key!("retry.base", Time(ZERO, DAY), retry.base),
     key!("retry.factor", Real(1.0, 100.0), retry.factor),
@@ -144,6 +150,7 @@ pub(crate) static KEYS: &[Key] = &[
     key!("on_corruption", Words(ON_CORRUPTION), on_corruption),
     key!("io", Words(IO), io),
     key!("cpu", CountOrNone(0, NO_END), cpu),
+    key!("sink_cpu", CountOrNone(0, NO_END), sink_cpu),
     key!("idle", Words(IDLE), idle),
     key!("lock_wait", Time(ZERO, HOUR), lock_wait),
     key!("drop_timeout", Time(ZERO, HOUR), drop_timeout),

@@ -3,6 +3,7 @@
 mod field;
 mod keys;
 mod origin;
+mod policy;
 mod preset;
 #[cfg(feature = "config")]
 mod settings;
@@ -14,11 +15,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::delivery::breaker::Breaker;
-use crate::delivery::retry::Retry;
+use crate::delivery::{breaker::Breaker, retry::Retry};
 use crate::error::ConfigError;
 use crate::lsn::Lsn;
-
+use crate::pressure::Watermarks;
+use crate::recovery::OnLook;
 use crate::wal::coding::Coding;
 pub use crate::wal::coding::Compression;
 use keys::KEYS;
@@ -26,6 +27,7 @@ use units::{show_size, show_time};
 
 pub use crate::wal::recovery::OnCorruption;
 pub use origin::Origin;
+pub use policy::{OnBreaker, Park, ParkFull, WhenFull};
 pub use preset::Preset;
 #[cfg(feature = "config")]
 pub use settings::{Refusal, Settings, SettingsError};
@@ -49,20 +51,6 @@ pub enum Durability {
     Memory,
 }
 
-/// What a push does when its ring is full.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum WhenFull {
-    /// Waits for space.
-    Block,
-    /// Waits for space, at most this long, then gives the entry back.
-    BlockFor(Duration),
-    /// Gives the entry back at once as [`PushError::Full`](crate::PushError::Full).
-    Reject,
-    /// Gives the entry back as [`PushError::Dropped`](crate::PushError::Dropped) and counts it.
-    DropNewest,
-}
-
 /// Which driver carries out the log's I/O.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -75,6 +63,11 @@ pub enum Io {
     Uring,
     /// Worker threads with `pwritev2`.
     Threads,
+    /// io_uring through the runtime of the crate `tokio-uring`, or an error: for services that live on that runtime
+    /// and want one implementation of io_uring in the process. Keeps the same promises and costs more per commit than
+    /// [`Io::Uring`]; [`Io::Auto`] never takes it. The runtime is the flush core's own: none of the caller's is used.
+    #[cfg(feature = "tokio-uring")]
+    TokioUring,
 }
 
 /// What the flush core does when there is nothing to do.
@@ -88,28 +81,6 @@ pub enum Idle {
     Backoff,
     /// Never sleeps: takes a whole core, saves the wake-up.
     Spin,
-}
-
-/// What a push does while the breaker is open.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum OnBreaker {
-    /// Takes the entry: that is what the log is for.
-    #[default]
-    Accept,
-    /// Gives it back as [`PushError::Breaker`](crate::PushError::Breaker).
-    Reject,
-}
-
-/// Where entries go that the sink has refused for good.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[non_exhaustive]
-pub enum Park {
-    /// Into `park/` in the queue's directory: listable, redeliverable, kept over restarts.
-    #[default]
-    Dir,
-    /// Nowhere: they are counted as discarded.
-    Drop,
 }
 
 /// Where the rings lie, and so what becomes of entries that are in them when the process dies.
@@ -158,7 +129,12 @@ pub struct Config {
     pub(crate) segment_len: u64,
     pub(crate) log_bytes_max: u64,
     pub(crate) park_bytes_max: u64,
+    pub(crate) park_full: ParkFull,
+    pub(crate) backlog_len_max: Option<u64>,
     pub(crate) when_full: WhenFull,
+    pub(crate) watermarks: Option<Watermarks>,
+    pub(crate) soft_delay: Duration,
+    pub(crate) failure_delay: Option<Duration>,
     pub(crate) retry: Retry,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) on_breaker: OnBreaker,
@@ -168,9 +144,14 @@ pub struct Config {
     pub(crate) coding: Coding,
     pub(crate) io: Io,
     pub(crate) cpu: Option<usize>,
+    pub(crate) sink_cpu: Option<usize>,
+    #[cfg(feature = "tokio")]
+    pub(crate) runtime: Option<tokio::runtime::Handle>,
     pub(crate) idle: Idle,
     pub(crate) lock_wait: Duration,
     pub(crate) drop_timeout: Duration,
+    /// Told what a scan has found before recovery changes anything; what it refuses is not opened.
+    pub(crate) on_look: Option<OnLook>,
     /// Which keys were read from where, and what they were then: code may have set them since.
     pub(crate) origins: Vec<(&'static str, Origin, Option<String>)>,
 }
@@ -200,7 +181,12 @@ impl Config {
             segment_len: 64 * MIB,
             log_bytes_max: GIB,
             park_bytes_max: 64 * MIB,
+            park_full: ParkFull::Wait,
+            backlog_len_max: None,
             when_full: WhenFull::Block,
+            watermarks: None,
+            soft_delay: Duration::from_millis(1),
+            failure_delay: None,
             retry: Retry::default(),
             breaker: None,
             on_breaker: OnBreaker::Accept,
@@ -209,9 +195,13 @@ impl Config {
             coding: Coding::default(),
             io: Io::Auto,
             cpu: None,
+            sink_cpu: None,
+            #[cfg(feature = "tokio")]
+            runtime: None,
             idle: Idle::Park,
             lock_wait: Duration::from_secs(5),
             drop_timeout: Duration::from_secs(1),
+            on_look: None,
             origins: Vec::new(),
         }
     }
@@ -350,6 +340,11 @@ impl Config {
             && time > BLOCK_FOR_MAX
         {
             return Err(self.unfit("when_full", "block_for with a time of 0 to 1d"));
+        }
+        if let Some(Watermarks { soft, hard }) = self.watermarks
+            && !(1 <= soft && soft <= hard && hard <= 100)
+        {
+            return Err(self.unfit("watermarks", "soft..hard, from 1% to 100%, soft first"));
         }
         if let Some((min, max)) = self.adaptive
             && !(1 <= min && min <= max && max as u64 <= BATCH_LEN_MAX)

@@ -288,6 +288,11 @@ impl<T> Batch<T> {
         self.raw.bytes(self.places.as_ref().map_or(index, |places| places[index] as usize))
     }
 
+    /// Its entries as they lie in the log, for those who pass them on.
+    pub(crate) fn raw(&self) -> RawBatch {
+        self.places.as_ref().map_or_else(|| self.raw.clone(), |places| self.raw.subset(places, self.raw.attempt()))
+    }
+
     /// LSN of the first entry; [`Lsn::ZERO`] of an empty batch, which no sink gets.
     #[must_use]
     pub fn first(&self) -> Lsn {

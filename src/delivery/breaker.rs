@@ -73,12 +73,17 @@ impl fmt::Display for BreakerState {
     }
 }
 
+/// Deliveries that [`Circuit::failed_share`] looks at: few, as one that fails is followed by a pause.
+const SHARE_OF: u32 = 16;
+
 /// The state machine. Without a configuration it is closed for ever.
 #[derive(Debug)]
 pub(super) struct Circuit {
     config: Option<Breaker>,
     state: State,
     opened: u64,
+    /// Whatever the state, and without a configuration too.
+    answers: Latest,
 }
 
 #[derive(Debug)]
@@ -90,7 +95,7 @@ enum State {
 
 impl Circuit {
     pub(super) fn new(config: Option<Breaker>) -> Self {
-        Self { config, state: State::closed(), opened: 0 }
+        Self { config, state: State::closed(), opened: 0, answers: Latest::NONE }
     }
 
     pub(super) const fn state(&self) -> BreakerState {
@@ -104,6 +109,12 @@ impl Circuit {
     /// How often it has opened.
     pub(super) const fn opened(&self) -> u64 {
         self.opened
+    }
+
+    /// How many percent of the latest [`SHARE_OF`] deliveries have failed; before there were so many, what is missing
+    /// counts as success.
+    pub(super) const fn failed_share(&self) -> u32 {
+        self.answers.failed_of(SHARE_OF) * 100 / SHARE_OF
     }
 
     /// Until when nothing may go out.
@@ -125,6 +136,7 @@ impl Circuit {
 
     /// A delivery has succeeded or failed. Answers of deliveries that were out when it opened change nothing.
     pub(super) fn handle_answer(&mut self, now: Instant, succeeded: bool) {
+        self.answers.add(!succeeded);
         let Some(config) = self.config else {
             return;
         };
@@ -153,7 +165,7 @@ impl Circuit {
 
 impl State {
     const fn closed() -> Self {
-        Self::Closed { in_a_row: 0, latest: Latest { failed: 0, count: 0 } }
+        Self::Closed { in_a_row: 0, latest: Latest::NONE }
     }
 }
 
@@ -165,6 +177,13 @@ struct Latest {
 }
 
 impl Latest {
+    const NONE: Self = Self { failed: 0, count: 0 };
+
+    /// Failures among the latest `of`, which are at most 64.
+    const fn failed_of(self, of: u32) -> u32 {
+        (self.failed & (u64::MAX >> (u64::BITS - of))).count_ones()
+    }
+
     fn add(&mut self, failed: bool) {
         self.failed = self.failed << 1 | u64::from(failed);
         self.count = self.count.saturating_add(1);
@@ -172,8 +191,7 @@ impl Latest {
 
     fn reaches(self, share: FailureShare) -> bool {
         let of = share.of.clamp(1, u64::BITS);
-        let failed = (self.failed & (u64::MAX >> (u64::BITS - of))).count_ones();
-        self.count >= of && failed * 100 >= u32::from(share.percent.max(1)) * of
+        self.count >= of && self.failed_of(of) * 100 >= u32::from(share.percent.max(1)) * of
     }
 }
 
@@ -244,10 +262,23 @@ mod tests {
         circuit.handle_answer(at(0), true);
         assert_eq!(circuit.state(), BreakerState::Open);
         let all = FailureShare { percent: 100, of: 64 };
-        let mut latest = Latest { failed: 0, count: 0 };
+        let mut latest = Latest::NONE;
         latest.add(false);
         (0..64).for_each(|_| latest.add(true));
         assert!(latest.reaches(all), "what is older than the window does not count");
+    }
+
+    #[test]
+    fn the_share_of_failures_is_known_without_a_breaker_and_while_it_is_open() {
+        for mut circuit in [Circuit::new(None), circuit(1, 1)] {
+            let mut shares = Vec::new();
+            for succeeded in [true, false, false].into_iter().chain([false; 14]).chain([true; 17]) {
+                circuit.handle_answer(at(0), succeeded);
+                shares.push(circuit.failed_share());
+            }
+            assert_eq!(shares[..4], [0, 6, 12, 18]);
+            assert_eq!((shares[16], shares[17], shares[32], shares[33]), (100, 93, 0, 0));
+        }
     }
 
     #[test]

@@ -119,6 +119,12 @@ impl Dispatcher {
         self.circuit.state()
     }
 
+    /// How many percent of the latest deliveries have failed.
+    #[must_use]
+    pub const fn failed_share(&self) -> u32 {
+        self.circuit.failed_share()
+    }
+
     /// Until when the breaker is open.
     #[must_use]
     pub const fn breaker_open_until(&self) -> Option<Instant> {

@@ -3,6 +3,7 @@
 use crate::config::OnBreaker;
 use crate::delivery::breaker::BreakerState;
 use crate::engine::Shared;
+use crate::engine::gate::Hold;
 use crate::sync::atomic::Ordering;
 
 impl Shared {
@@ -11,10 +12,10 @@ impl Shared {
         let before = self.breaker();
         if before != state {
             self.tell_breaker(before, state);
-            // ORDERING: Relaxed, both: nothing hangs on them but the numbers themselves.
+            // ORDERING: Relaxed: nothing hangs on it but the number itself.
             self.breaker.store(state as u8, Ordering::Relaxed);
             let refuses = state == BreakerState::Open && self.config.on_breaker == OnBreaker::Reject;
-            self.refusing.store(refuses, Ordering::Relaxed);
+            self.gate.set(Hold::Breaker, refuses);
         }
     }
 
@@ -23,12 +24,5 @@ impl Shared {
         let state = self.breaker.load(Ordering::Relaxed);
         let is = |other: &BreakerState| *other as u8 == state;
         [BreakerState::Open, BreakerState::HalfOpen].into_iter().find(is).unwrap_or_default()
-    }
-
-    /// Whether pushes are refused because the breaker is open.
-    #[inline]
-    pub(crate) fn is_refusing(&self) -> bool {
-        // ORDERING: see `set_breaker`.
-        self.refusing.load(Ordering::Relaxed)
     }
 }

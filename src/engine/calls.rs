@@ -3,6 +3,7 @@
 //! ```text
 //!   the sink is   where it works              when its deadline has passed
 //!   async         here: this thread polls it  it is dropped: a failed attempt, the batch is offered again
+//!   with runtime  on the user's runtime       it is aborted, and waited for: an answer that comes after all counts
 //!   blocking      on a thread of its own      it is waited for: the batch stays out, its answer counts, late or not
 //! ```
 //! A call that blocks cannot be ended from outside. So nothing of its batch goes out a second time while it runs, and a
@@ -18,8 +19,8 @@ use std::task::{Context, Poll, Waker};
 use crossbeam_queue::SegQueue;
 
 use crate::delivery::lease::{Lease, LeaseId};
-use crate::engine::deliver::{Answer, Call, block_on};
-use crate::engine::lifecycle::spawn;
+use crate::engine::call::{Answer, Call, block_on};
+use crate::engine::lifecycle::spawn_sink;
 use crate::engine::{Shared, Status, mark_sink_thread};
 use crate::error::OpenError;
 use crate::sync::mpsc::{Receiver, Sender, channel};
@@ -98,7 +99,7 @@ impl Calls {
     /// The deadline of this one has passed. Gives the lease of one that could be ended; the others stay out.
     pub(crate) fn end_overdue(&mut self, id: LeaseId) -> Option<Lease> {
         let at = self.out.iter().position(|out| out.lease.id() == id)?;
-        if self.blocks {
+        if self.blocks || self.out[at].call.as_mut().is_some_and(Call::abort) {
             self.out[at].overdue = true;
             return None;
         }
@@ -134,6 +135,7 @@ impl Calls {
     pub(crate) fn end(mut self, status: &Status) -> Left {
         self.drop_late();
         let is_out = !self.out.is_empty();
+        let is_elsewhere = self.out.iter().filter_map(|out| out.call.as_ref()).any(Call::is_elsewhere);
         if is_out {
             status.set_sink_hung();
         }
@@ -142,7 +144,7 @@ impl Calls {
         }
         // Nobody asks for their leases any more.
         self.out.into_iter().filter_map(|out| out.call).for_each(drop_contained);
-        if is_out && self.blocks { Left::AtWork } else { Left::Nothing }
+        if is_out && self.blocks || is_elsewhere { Left::AtWork } else { Left::Nothing }
     }
 }
 
@@ -171,7 +173,8 @@ impl Workers {
             let (calls, asked) = channel();
             let (shared, answers) = (Arc::clone(shared), Arc::clone(&answers));
             let role = format!("sink-{index}");
-            let thread = spawn(&Arc::clone(&shared).config, &role, move || work(&shared, index, &asked, &answers))?;
+            let thread =
+                spawn_sink(&Arc::clone(&shared).config, &role, move || work(&shared, index, &asked, &answers))?;
             workers.push(Worker { calls, thread, busy: false });
         }
         Ok(Self { workers, answers })

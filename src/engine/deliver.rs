@@ -6,30 +6,26 @@
 //! The thread calls the sink itself; with a deadline, or with several batches out, see `calls.rs`. A sink's panic is
 //! contained here and counts as a retry; containing it needs unwinding (`panic = "unwind"`, the default).
 
-use std::any::Any;
-use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::config::Park;
 use crate::delivery::batch::{Batch, RawBatch};
 use crate::delivery::dispatcher::{DeliveryEvent, Dispatcher};
 use crate::delivery::lease::{Lease, LeaseId};
+use crate::engine::call::{self, Answer, Call, block_on};
 use crate::engine::calls::{Calls, Left};
 use crate::engine::clock::Clock;
-use crate::engine::trace::BatchSpan;
 use crate::engine::{AckState, Command, Notice, Shared, mark_sink_thread};
 use crate::entry::Entry;
 use crate::error::OpenError;
 use crate::lsn::Lsn;
-use crate::sink::{Boxed, DynSink, Outcome};
+use crate::sink::{DynSink, Outcome};
 use crate::sync::atomic::Ordering;
 use crate::sync::mpsc::SyncSender;
-use crate::sync::thread::{self, Thread};
+use crate::sync::thread;
 use crate::time::Instant;
 use crate::wal::frame::FrameKind;
 
@@ -45,6 +41,8 @@ pub(crate) struct Delivery<T> {
     pub(crate) halted: bool,
     /// Entries that had had their exit when this was last looked at.
     pub(crate) exits: u64,
+    /// Of batches that nobody will answer for any more: that is no failed attempt.
+    pub(crate) kept: Vec<Lease>,
 }
 
 /// What delivery does when a turn is over.
@@ -79,7 +77,7 @@ impl<T: Entry> Delivery<T> {
         while !self.is_over() {
             match self.turn() {
                 Next::Ask(lease, call) => {
-                    let answer = block_on(call);
+                    let answer = self.shared.in_sink(|| block_on(call));
                     self.handle_answer(lease, answer);
                 }
                 Next::Again => {}
@@ -109,7 +107,8 @@ impl<T: Entry> Delivery<T> {
             // Closing would come before the end of the last batch.
             return;
         }
-        if catch_unwind(AssertUnwindSafe(|| block_on(self.sink.close_boxed()))).is_err() {
+        let close = AssertUnwindSafe(|| call::ask(&self.shared.config, self.sink.close_boxed()));
+        if self.shared.in_sink(|| catch_unwind(close)).is_err() {
             self.shared.counters.sink_panics.add(1);
         }
     }
@@ -256,7 +255,7 @@ impl<T: Entry> Delivery<T> {
             self.publish();
             *self.shared.acks.lock() = Some(acks);
             self.shared.rings.doorbell().rouse();
-            self.shared.done.publish(acked.number());
+            self.shared.publish_done(acked);
         }
     }
 
@@ -273,7 +272,8 @@ impl<T: Entry> Delivery<T> {
         self.shared.counters.batch_len.record(batch.len() as u64);
         let sink = Arc::clone(&self.sink);
         let span = self.shared.tell_asked(&lease, &batch);
-        let call = Call { asked: Some(Box::pin(async move { sink.deliver_boxed(batch).await })), span };
+        let asked = Box::pin(async move { sink.deliver_boxed(batch).await });
+        let call = Call::new(&self.shared, asked, span, self.sink.blocks_thread());
         match &mut self.calls {
             None => Next::Ask(lease, call),
             Some(calls) => {
@@ -288,7 +288,7 @@ impl<T: Entry> Delivery<T> {
             return;
         };
         let waker = self.shared.delivery_waker.get().map_or(Waker::noop(), |waker| waker);
-        for (lease, answer) in calls.poll_answers(waker) {
+        for (lease, answer) in self.shared.in_sink(|| calls.poll_answers(waker)) {
             self.handle_answer(lease, answer);
         }
     }
@@ -315,6 +315,9 @@ impl<T: Entry> Delivery<T> {
 
     /// The sink has answered, or panicked.
     pub(crate) fn handle_answer(&mut self, lease: Lease, answer: Answer) {
+        if self.shared.status.has_runtime_ended() {
+            return self.kept.push(lease);
+        }
         if self.counted(|delivery| delivery.take_answer(lease, answer)).is_none() {
             self.shared.set_answered_late();
         }
@@ -368,80 +371,6 @@ impl<T: Entry> Delivery<T> {
     }
 }
 
-/// A batch out at the sink. What panics there goes no further.
-pub(crate) struct Call {
-    asked: Option<Boxed<'static, Outcome>>,
-    span: BatchSpan,
-}
-
-/// What came of a call.
-pub(crate) type Answer = Result<Outcome, SinkPanic>;
-
-/// What a sink said when it panicked.
-#[derive(Debug)]
-pub(crate) struct SinkPanic(String);
-
-impl fmt::Display for SinkPanic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the sink panicked: {}", self.0)
-    }
-}
-
-impl Future for Call {
-    type Output = Result<Outcome, SinkPanic>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { asked, span } = self.get_mut();
-        let poll = || {
-            let polled = asked.as_mut().map_or(Poll::Pending, |asked| asked.as_mut().poll(context));
-            if polled.is_ready() {
-                // Dropping it is the sink's code too.
-                *asked = None;
-            }
-            polled
-        };
-        let polled = span.run(|| catch_unwind(AssertUnwindSafe(poll)));
-        match polled {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(SinkPanic(panic_text(&*panic).to_owned()))),
-        }
-    }
-}
-
-fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
-}
-
-/// Wakes a thread that is parked.
-pub(crate) struct Unpark(Thread);
-
-impl Unpark {
-    pub(crate) fn waker(thread: Thread) -> Waker {
-        Waker::from(Arc::new(Self(thread)))
-    }
-}
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Runs a sink's future on this thread. Wakes meant for the delivery thread's own waiting only make it
-/// look once more.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let mut future = pin!(future);
-    let waker = Unpark::waker(thread::current());
-    let mut context = Context::from_waker(&waker);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::path::Path;
@@ -483,6 +412,7 @@ mod tests {
             lost_parked: Vec::new(),
             took: Duration::ZERO,
             disk: disk.report(),
+            incarnation: Default::default(),
         };
         let dispatcher = DeliveryConfig {
             batch_len_max: 100,
@@ -506,6 +436,7 @@ mod tests {
             calls: None,
             halted: false,
             exits: 0,
+            kept: Vec::new(),
         }
     }
 

@@ -21,6 +21,7 @@ impl<T: Entry> Delivery<T> {
         let breaker = self.dispatcher.breaker();
         cells.breaker_opened.set(self.dispatcher.breaker_opened());
         self.shared.set_breaker(breaker);
+        self.shared.set_failed_share(self.dispatcher.failed_share());
     }
 
     /// How old what is here is, and since when nothing of it has had its exit.

@@ -4,6 +4,7 @@ use crate::config::OnCorruption;
 use crate::delivery::park::PARK_SCHEMA;
 use crate::engine::opening::Opening;
 use crate::error::{ConfigError, OpenError};
+use crate::recovery::{Incarnation, Look};
 use crate::wal::coding::{Decoder, KeyProblem};
 use crate::wal::op::{FileId, LogId};
 use crate::wal::recovery::{Corruption, ScanError, Scanned, StoreConfig};
@@ -25,6 +26,15 @@ impl Opening {
             Some(corruption) if self.config.on_corruption == OnCorruption::Stop => Err(self.corrupt(log, corruption)),
             _ => Ok(()),
         }
+    }
+
+    /// Tells who wants to know what was found, as long as it is as it was. Of a new store there is nothing to tell.
+    pub(super) fn tell_look(&self, scanned: &Scanned) -> Result<(), OpenError> {
+        let (Some(meta), Some(on_look)) = (&scanned.meta, &self.config.on_look) else {
+            return Ok(());
+        };
+        let incarnation = Incarnation { store: meta.store.0, epoch: meta.epoch };
+        (on_look.0)(&Look { incarnation, end: scanned.end, is_whole: scanned.corruption.is_empty() })
     }
 
     /// What was fixed when the directory was created must fit what is asked for now. The longest frame is

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Durability};
 use crate::delivery::dispatcher::{DeliveryConfig, Dispatcher};
+use crate::engine::call::{self, Unpark};
 use crate::engine::calls::Calls;
 use crate::engine::clock::Clock;
-use crate::engine::deliver::{Delivery, Unpark, block_on};
+use crate::engine::deliver::Delivery;
 use crate::engine::opening::{Opening, Source, Start};
 use crate::engine::{Command, Shared, deadline_after};
 use crate::entry::Entry;
@@ -32,6 +33,9 @@ use crate::wal::op::DiskError;
 
 /// How long closing the logs may take beyond the time that the user gave: syncs do not hurry.
 const CLOSE_LOGS_WITHIN: Duration = Duration::from_secs(30);
+/// How long a delivery thread may take to end that is not in its sink's code: it is not run for so long on a machine that
+/// is worth waiting for.
+const DELIVERY_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The queue's threads.
 #[derive(Debug)]
@@ -71,7 +75,7 @@ fn start<T: Entry>(
     source: Source,
     meta: Option<crate::wal::meta::Meta>,
 ) -> Result<(Arc<Shared>, Engine), OpenError> {
-    let committed = ask_committed(&*sink)?;
+    let committed = ask_committed(&config, &*sink)?;
     if config.durability == Durability::Memory && committed.is_some() {
         return Err(OpenError::CommittedInMemory);
     }
@@ -93,7 +97,7 @@ fn start<T: Entry>(
     let (delivery_ends, delivery_ended) = sync_channel(1);
     let flush = spawn(&config, "flush", move || {
         io::block_signals();
-        let flush = match pin(&opening.config).and_then(|()| opening.run()) {
+        let flush = match pin("cpu", opening.config.cpu).and_then(|()| opening.run()) {
             Ok((flush, start)) => {
                 let _ = started.send(Ok(start));
                 flush
@@ -131,7 +135,7 @@ fn start<T: Entry>(
     let watched = Arc::clone(&shared);
     let hired = thread.hire();
     let delivery = hired.and_then(|()| {
-        spawn(&shared.config, "sink", move || {
+        spawn_sink(&shared.config, "sink", move || {
             if catch_unwind(AssertUnwindSafe(|| thread.run(delivery_ends))).is_err() {
                 watched.status.corrupt("the delivery thread panicked; this is an error in ringwal");
                 watched.done.fail();
@@ -175,13 +179,15 @@ pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: 
     let dispatcher = Dispatcher::new(delivery, &cursor);
     let calls = in_flight_max > 1 || config.deliver_timeout.is_some();
     let calls = calls.then(|| Calls::new(sink.blocks_thread()));
-    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false, exits: 0 }
+    Delivery { shared, sink: sink.into(), dispatcher, clock, calls, halted: false, exits: 0, kept: Vec::new() }
 }
 
-pub(crate) fn ask_committed<T: Entry>(sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
-    catch_unwind(AssertUnwindSafe(|| block_on(sink.committed_boxed()))).map_err(|_| OpenError::Resources {
-        what: "the sink's committed LSN: it panicked".to_owned(),
-        source: std::io::ErrorKind::Other.into(),
+pub(crate) fn ask_committed<T: Entry>(config: &Config, sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
+    catch_unwind(AssertUnwindSafe(|| call::ask(config, sink.committed_boxed()))).unwrap_or_else(|_| {
+        Err(OpenError::Resources {
+            what: "the sink's committed LSN: it panicked".to_owned(),
+            source: std::io::ErrorKind::Other.into(),
+        })
     })
 }
 
@@ -213,11 +219,36 @@ pub(crate) fn spawn(
         .map_err(|source| OpenError::Resources { what: format!("the {role} thread"), source })
 }
 
-fn pin(config: &Config) -> Result<(), OpenError> {
-    match config.cpu {
-        None => Ok(()),
-        Some(cpu) => io::pin_to_cpu(cpu)
-            .map_err(|error| ConfigError::new("cpu", cpu, format!("a CPU that this process may use ({error})")).into()),
+fn pin(key: &'static str, cpu: Option<usize>) -> Result<(), OpenError> {
+    cpu.map_or(Ok(()), io::pin_to_cpu).map_err(|error| {
+        ConfigError::new(key, cpu.unwrap_or_default(), format!("a CPU that this process may use ({error})")).into()
+    })
+}
+
+/// Starts a thread that calls the sink, on the CPU that is set for such.
+pub(crate) fn spawn_sink(
+    config: &Config,
+    role: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let Some(cpu) = config.sink_cpu else {
+        return spawn(config, role, run);
+    };
+    let (placed, is_placed) = sync_channel(1);
+    let thread = spawn(config, role, move || {
+        let outcome = pin("sink_cpu", Some(cpu));
+        let goes_on = outcome.is_ok();
+        let _ = placed.send(outcome);
+        if goes_on {
+            run();
+        }
+    })?;
+    match is_placed.recv() {
+        Ok(Ok(())) => Ok(thread),
+        refused => {
+            let _ = thread.join();
+            refused.unwrap_or(Ok(())).map(|()| unreachable!("a thread says whether it is placed"))
+        }
     }
 }
 
@@ -250,14 +281,22 @@ impl Engine {
         shared.hear_no_more();
         shared.command(Command::Close);
         let flush_ended = self.flush_ended.into_inner().recv_timeout(CLOSE_LOGS_WITHIN);
-        if delivery_ended == Err(RecvTimeoutError::Timeout) {
-            // If it was the park alone that it waited for, it ends now.
+        // If it was the park alone that it waited for, it ends now. Where it is not in the sink's code it only has to be
+        // run, by a machine that may have much else to do.
+        let patience = deadline_after(DELIVERY_ENDS_WITHIN);
+        while delivery_ended == Err(RecvTimeoutError::Timeout) {
             delivery_ended = ended.recv_timeout(moment);
+            if shared.is_sink_at_work() || Instant::now() >= patience {
+                break;
+            }
         }
-        let outcome = outcome(shared);
-        if flush_ended != Err(RecvTimeoutError::Timeout) {
-            let _ = self.flush.join();
+        let is_silent = flush_ended == Err(RecvTimeoutError::Timeout);
+        let outcome = outcome_of(shared, is_silent);
+        if is_silent {
+            // The threads end when the disk answers.
+            return outcome;
         }
+        let _ = self.flush.join();
         if delivery_ended == Err(RecvTimeoutError::Timeout) {
             // The sink hangs in its batch; the thread ends when it comes back.
             return late(outcome);
@@ -281,19 +320,33 @@ pub(crate) fn begin_closing(shared: &Shared) {
     shared.wake_delivery();
 }
 
-/// What has become of the entries, once the threads have ended.
-pub(crate) fn outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
-    let outcome = count_outcome(shared);
+/// What has become of the entries, once the threads have ended; or, if the disk is silent, while the flush core waits for
+/// it.
+pub(crate) fn outcome_of(shared: &Shared, is_silent: bool) -> Result<Shutdown, ShutdownError> {
+    let outcome = if is_silent { disk_silent(shared) } else { count_outcome(shared) };
     shared.tell_closed(&outcome);
     outcome
 }
 
+fn disk_silent(shared: &Shared) -> Result<Shutdown, ShutdownError> {
+    let metrics = shared.metrics();
+    let (undelivered, unsure) = undelivered(&metrics);
+    let Metrics { delivered, parked, discarded, ring_bytes, .. } = metrics;
+    let state = Shutdown { delivered, parked, discarded, left_in_log: undelivered - unsure, lost: 0 };
+    Err(ShutdownError::DiskSilent { state, unsure, ring_bytes })
+}
+
+/// Entries that have had no exit, and how many of them are not known to be durable. The cursor is below all of them.
+fn undelivered(metrics: &Metrics) -> (u64, u64) {
+    let undelivered = metrics.pending + metrics.in_flight;
+    let durable = metrics.durable_lsn.min(metrics.last_lsn);
+    (undelivered, metrics.last_lsn.since(durable).min(undelivered))
+}
+
 fn count_outcome(shared: &Shared) -> Result<Shutdown, ShutdownError> {
     let metrics = shared.metrics();
-    let undelivered = metrics.pending + metrics.in_flight;
-    // What is durable waits in the log; what is not is gone. The cursor is below all that is undelivered.
-    let durable = metrics.durable_lsn.min(metrics.last_lsn);
-    let not_durable = metrics.last_lsn.since(durable).min(undelivered);
+    // What is durable waits in the log; what is not is gone.
+    let (undelivered, not_durable) = undelivered(&metrics);
     let is_lost = shared.config.durability == Durability::Memory || shared.status.failure().is_some();
     let lost = if shared.config.durability == Durability::Memory {
         undelivered

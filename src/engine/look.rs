@@ -17,16 +17,17 @@ impl Shared {
     pub(crate) fn metrics(&self) -> Metrics {
         // In a forked child nobody is left who could let go of a lock that was held when it was forked.
         let holes = if self.rings.is_at_home() { Some(self.holes.lock()) } else { self.holes.try_lock() };
-        let mut metrics = match &holes {
-            Some(holes) => self.counters.snapshot(holes),
-            None => self.counters.snapshot(&Holes::default()),
-        };
+        let nothing = Holes::default();
+        let known = holes.as_deref().unwrap_or(&nothing);
+        let mut metrics = self.counters.snapshot(known);
+        metrics.recovered_left = self.recovered_left(&metrics, known);
         drop(holes);
         metrics.ring_bytes = self.rings.used_len();
         metrics.ring_bytes_max = u64::from(self.rings.count()) * self.config.ring_bytes as u64;
         metrics.oldest_age = self.status.since_unix(self.counters.oldest_unix.read()).unwrap_or_default();
         metrics.driver = self.recovery.disk.driver;
         metrics.breaker = self.breaker();
+        metrics.pressure.delay = self.push_delay();
         metrics
     }
 
@@ -43,6 +44,9 @@ impl Shared {
         if let Some(what) = self.status.corruption() {
             failed.push(Concern::LogCorrupt(what.to_string()));
         }
+        if self.status.has_runtime_ended() {
+            failed.push(Concern::RuntimeEnded);
+        }
         if self.rings.is_closed() && failed.is_empty() {
             failed.push(Concern::Closed);
         }
@@ -54,8 +58,12 @@ impl Shared {
         if metrics.breaker != BreakerState::Closed {
             degraded.push(Concern::Breaker(metrics.breaker));
         }
+        degraded.extend(metrics.pressure.over().map(|(measure, grade)| Concern::Watermark(measure, grade)));
         if metrics.parked > 0 {
             degraded.push(Concern::Parked(metrics.parked));
+        }
+        if metrics.park_dropped > 0 {
+            degraded.push(Concern::ParkDropped(metrics.park_dropped));
         }
         let given_up = self.recovery.lost.iter().chain(&self.recovery.lost_parked);
         let lost: u64 = given_up.map(|(first, last)| last.next().since(*first)).sum();

@@ -10,35 +10,44 @@
 //! | `NAME-flush`   | the disk, both logs, the drain of the rings      | `flush/`      |
 //! | `NAME-sink`    | the dispatcher, the sink                         | `deliver.rs`  |
 //! | `NAME-sink-0…` | calls of a sink that blocks, where several or a deadline | `calls.rs` |
+//! | `NAME-close`   | closing, for tasks                               | `closing.rs`  |
 //! | the caller's   | opening and closing                              | `lifecycle.rs`|
+//! | the user's runtime | calls of an async sink, where one is set     | `runtime.rs`  |
 //!
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
 mod breaker;
+pub(crate) mod call;
 pub(crate) mod calls;
 pub(crate) mod clock;
+pub(crate) mod closing;
 pub(crate) mod deliver;
 mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
+pub(crate) mod gate;
 mod judging;
 pub(crate) mod lifecycle;
 mod look;
 pub(crate) mod opening;
 pub(crate) mod parking;
+mod progress;
 pub(crate) mod rings;
+#[cfg(feature = "tokio")]
+mod runtime;
 pub(crate) mod share;
 mod status;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod stepped;
 mod trace;
+pub(crate) mod waits;
 pub(crate) mod window;
 
 pub(crate) use self::status::Status;
 
 use std::cell::Cell;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -48,6 +57,8 @@ use crate::config::{Config, Durability};
 use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::engine::gate::Gate;
+use crate::engine::waits::{Reply, Upto};
 use crate::error::LogError;
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
@@ -93,11 +104,13 @@ pub(crate) struct Shared {
     heard: Mutex<bool>,
     /// The sink has answered when it was not heard any more.
     answered_late: AtomicBool,
+    /// The delivery thread is in the sink's code.
+    sink_at_work: AtomicBool,
     paused: AtomicBool,
     /// What the breaker does, as a number.
     breaker: AtomicU8,
-    /// Pushes are refused while the breaker is open.
-    refusing: AtomicBool,
+    /// What holds pushes up.
+    pub(crate) gate: Gate,
     /// The flush core has ended.
     ended: AtomicBool,
 }
@@ -126,6 +139,10 @@ pub(crate) enum Notice {
 pub(crate) enum Command {
     /// Answer with the last LSN once the rings are drained up to these positions.
     Fence { tails: Vec<u64>, reply: SyncSender<Lsn> },
+    /// The same for whoever must not block: see `waits.rs`.
+    Place { upto: Upto, reply: Reply },
+    /// Ring this when its time has come.
+    Alarm { at: crate::time::Instant, alarm: Weak<Watermark> },
     /// Write these into the park, then tell the delivery thread.
     Park { lease: LeaseId, records: Vec<ParkRecord> },
     /// Read parked entries after this id.
@@ -172,9 +189,10 @@ impl Shared {
             stop_delivery: AtomicBool::new(false),
             heard: Mutex::new(true),
             answered_late: AtomicBool::new(false),
+            sink_at_work: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             breaker: AtomicU8::new(BreakerState::Closed as u8),
-            refusing: AtomicBool::new(false),
+            gate: Gate::new(),
             ended: AtomicBool::new(false),
         }
     }
@@ -219,6 +237,7 @@ impl Shared {
     /// Refuses pushes from now on, those that wait for space too.
     pub(crate) fn close_rings(&self) {
         self.rings.close();
+        self.gate.close();
         for ring in 0..self.rings.count() {
             self.rings.space(ring).fail();
         }
@@ -330,9 +349,31 @@ impl Shared {
         self.answered_late.store(true, Ordering::Relaxed);
     }
 
+    /// The delivery thread calls the sink.
+    pub(crate) fn in_sink<R>(&self, call: impl FnOnce() -> R) -> R {
+        // ORDERING: Relaxed: who looks only decides by it how long to wait.
+        self.sink_at_work.store(true, Ordering::Relaxed);
+        let answer = call();
+        self.sink_at_work.store(false, Ordering::Relaxed);
+        answer
+    }
+
+    pub(crate) fn is_sink_at_work(&self) -> bool {
+        // ORDERING: see `in_sink`.
+        self.sink_at_work.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn has_answered_late(&self) -> bool {
         // ORDERING: see `set_answered_late`.
         self.answered_late.load(Ordering::Relaxed)
+    }
+
+    /// The runtime that the sink works on was shut down: it gets nothing more, and nobody is to wait for it.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn end_with_runtime(&self) {
+        self.status.set_runtime_ended();
+        self.done.fail();
+        self.wake_delivery();
     }
 
     pub(crate) fn is_heard(&self) -> bool {
@@ -347,7 +388,7 @@ impl Shared {
 
     pub(crate) fn is_paused(&self) -> bool {
         // ORDERING: see `set_paused`.
-        self.paused.load(Ordering::Acquire)
+        self.paused.load(Ordering::Acquire) || self.status.has_runtime_ended()
     }
 }
 
@@ -364,6 +405,24 @@ pub(crate) fn in_sink_of(shared: &Shared) -> bool {
 /// Marks this thread as the one that calls this queue's sink.
 pub(crate) fn mark_sink_thread(shared: &Arc<Shared>) {
     SINK_OF.with(|of| of.set(Arc::as_ptr(shared)));
+}
+
+/// While it lives, this thread is one that calls a queue's sink.
+#[cfg(feature = "tokio")]
+pub(crate) struct InSink(*const Shared);
+
+#[cfg(feature = "tokio")]
+impl InSink {
+    pub(crate) fn mark(shared: &Arc<Shared>) -> Self {
+        SINK_OF.with(|of| Self(of.replace(Arc::as_ptr(shared))))
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Drop for InSink {
+    fn drop(&mut self) {
+        SINK_OF.with(|of| of.set(self.0));
+    }
 }
 
 /// When a wait of this length is over: a user who means "without end" may say so by any number.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use loom::sync::{Condvar, Mutex};
 use loom::thread;
 
+use super::gate::{Hold, MayWait};
 use super::{Command, Shared, Status};
 use crate::config::Config;
 use crate::durable::{Receipt, wait_durable};
@@ -71,6 +72,7 @@ fn shared() -> (Arc<Shared>, Drainer, Arc<Bell>) {
         lost_parked: Vec::new(),
         took: Duration::ZERO,
         disk: RamDisk::new().report(),
+        incarnation: Default::default(),
     };
     let config = Config::new(Path::new("nowhere"));
     let status = Status::default();
@@ -165,5 +167,40 @@ fn a_snapshot_counts_no_entry_twice() {
         delivery.join().unwrap();
         let seen = counters.snapshot(&Holes::default());
         assert_eq!(seen.accounted(), seen.came_in());
+    });
+}
+
+/// Two reasons hold pushes up, and two threads let go, in any order: who waits goes on when both have.
+#[test]
+fn who_is_held_up_goes_on_when_nothing_holds_him_up_any_more() {
+    model(2, || {
+        let (shared, _drainer, _bell) = shared();
+        shared.gate.set(Hold::Hard, true);
+        shared.gate.set(Hold::Failures, true);
+        let let_go = |hold| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || shared.gate.set(hold, false))
+        };
+        let others = [let_go(Hold::Hard), let_go(Hold::Failures)];
+        // A wake-up that is lost is a deadlock.
+        assert_eq!(shared.pass_gate(MayWait::Until(None), &mut false), Ok(()));
+        others.into_iter().for_each(|other| other.join().unwrap());
+        assert!(!shared.is_gated());
+    });
+}
+
+/// Closing ends the wait of who is held up, whatever holds him up still.
+#[test]
+fn closing_sets_free_who_is_held_up() {
+    model(3, || {
+        let (shared, _drainer, _bell) = shared();
+        shared.gate.set(Hold::Hard, true);
+        let closer = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.close_rings()
+        });
+        assert_eq!(shared.pass_gate(MayWait::Until(None), &mut false), Ok(()));
+        closer.join().unwrap();
+        assert!(shared.rings.is_closed());
     });
 }

@@ -9,10 +9,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{Config, Durability, Park};
+use crate::config::{Config, Durability, Idle, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
-use crate::engine::flush::{AtDisk, Flush, State};
+use crate::engine::flush::{AtDisk, Flush, Rest, State};
 use crate::engine::lifecycle::io_error;
 use crate::engine::parking::Parking;
 use crate::engine::rings::{self, OldRings};
@@ -25,7 +25,7 @@ use crate::io::{Disk, Opened};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
 use crate::ranges::Ranges;
-use crate::recovery::Recovery;
+use crate::recovery::{Incarnation, Recovery};
 use crate::ring::record::stride_of;
 use crate::schema::Schema;
 use crate::wal::block::Pool;
@@ -38,6 +38,9 @@ use crate::wal::mutant::Mutants;
 use crate::wal::op::{Completion, FileId, LogId, Op, Token};
 use crate::wal::reader::Reader;
 use crate::wal::recovery::{Recovered, Repair, Scan, Scanned, StoreConfig};
+
+/// How long a flush core that never sleeps otherwise waits for the disk while the first segment is made.
+const DISK_TURN: Duration = Duration::from_millis(1);
 
 /// Where the bytes go.
 pub(crate) enum Source {
@@ -100,6 +103,7 @@ impl Opening {
         if self.config.park == Park::Dir {
             self.check_store(&park, park_store, report.block_len_min)?;
         }
+        self.tell_look(&main)?;
         let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
         old_rings.settle(&main, self.committed, self.config.on_corruption)?;
         let (is_new, is_clean) = (main.meta.is_none(), main.report.clean);
@@ -150,6 +154,7 @@ impl Opening {
         }
         if is_news {
             log.ack(clock.now(), cursor.acked, &cursor.done, &cursor.attempts);
+            self.keep_cursor(&mut log, &mut *disk)?;
         }
         old_rings.append(&mut log, &mut *disk, &clock, self.schema, &self.config)?;
         if old_rings.appended > 0 {
@@ -179,6 +184,7 @@ impl Opening {
             lost_parked,
             took: clock.now().since(began),
             disk: report,
+            incarnation: Incarnation { store: meta.store.0, epoch: meta.epoch },
         };
         let window = Window::new(window_start, log.durable());
         let shared = Arc::new(Shared::new(
@@ -317,6 +323,21 @@ impl Opening {
         }
     }
 
+    /// What the log was told is on the disk before anything goes in behind it. Of numbers that are skipped only the cursor
+    /// says that they are no entries: who opens after a power cut would count them as recovered.
+    fn keep_cursor(&self, log: &mut Log, disk: &mut dyn Disk) -> Result<(), OpenError> {
+        while let Some(op) = log.poll_cursor(self.clock.now()) {
+            drive(disk, Some(op), |_| {});
+            while !log.is_cursor_current() && log.failure().is_none() {
+                drive(disk, None, |completion| log.handle_completion(self.clock.now(), completion));
+            }
+        }
+        match log.failure() {
+            Some(failure) => Err(OpenError::Disk { dir: self.config.dir.clone(), error: failure.error.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// Where delivery begins: behind what the cursor says, and behind what the sink says that it has. LSNs
     /// that are skipped, because a run before may have shown them to a sink, are done with for good: who
     /// opens the next time cannot tell them from entries.
@@ -374,7 +395,11 @@ impl Flush {
             if self.log.stats().prepare_failures > 0 || self.log.failure().is_some() {
                 return false;
             }
-            let rest = self.turn();
+            // Nothing comes here but from the disk: there is no use in looking around for it.
+            let rest = match self.turn() {
+                Rest::No | Rest::Look if self.shared.config.idle != Idle::Park => Rest::Sleep(Some(DISK_TURN)),
+                rest => rest,
+            };
             self.wait(rest);
         }
         true

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use crate::config::ParkFull;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
 use crate::engine::clock::Clock;
@@ -137,7 +138,9 @@ impl Parking {
             match self.fill(index, now, clock) {
                 Ok(moved) => busy |= moved,
                 Err(blocked) => {
-                    self.give_way(shared, &blocked);
+                    if !self.makes_room(shared, blocked) {
+                        self.give_way(shared, &blocked);
+                    }
                     break;
                 }
             }
@@ -145,10 +148,48 @@ impl Parking {
         if busy {
             self.log.commit_now(now);
         }
+        // Who is in a frame already waits for a segment as well.
+        if shared.config.park_full == ParkFull::DropOldest && !self.waiting.is_empty() && !self.closing {
+            self.drop_oldest(now, shared);
+        }
         if shared.is_delivery_stopped() && self.log.room() != Room::Ok {
             self.give_up(shared);
         }
         busy
+    }
+
+    /// Whether those who find no room are to wait for it, as it comes without anybody's doing.
+    fn makes_room(&self, shared: &Shared, blocked: Blocked) -> bool {
+        let drops = shared.config.park_full == ParkFull::DropOldest;
+        drops && blocked == Blocked::Log && self.log.room() != Room::NoSpace && self.oldest_segment().is_some()
+    }
+
+    /// `DropOldest`: the entries of the oldest segment are discarded for those that find no room. It is used again once the
+    /// cursor that says so is durable; a crash before that leaves them in the park, and one after it has nothing to
+    /// take back.
+    fn drop_oldest(&mut self, now: Instant, shared: &Shared) {
+        let (first, last) = match self.oldest_segment() {
+            Some(range) if self.log.room() == Room::Full && !self.log.will_free() => range,
+            _ => return,
+        };
+        // Runs that touch become one: the table of the cursor only gets shorter.
+        let count = last.next().since(first) - self.gone.count(first, last.next());
+        self.gone.add(first, last.next());
+        let counters = &shared.counters;
+        counters.unparked.add(count);
+        counters.discarded.add(count);
+        counters.park_dropped.add(count);
+        self.log.ack(now, self.gone.floor(), self.gone.above(), &[]);
+        shared.tell_park_dropped(count, last);
+    }
+
+    /// First and last LSN of the oldest segment in which something is not gone, if another one follows: the newest is
+    /// being filled, and cannot be used again.
+    fn oldest_segment(&self) -> Option<(Lsn, Lsn)> {
+        let first = self.gone.floor().next();
+        let oldest = self.log.segments().find(first)?;
+        let newest = self.log.segments().last()?;
+        (oldest.uid != newest.uid && !oldest.is_empty()).then_some((first, oldest.end))
     }
 
     /// Delivery ends, and waits only for this. What has begun to enter the park and finds no room there may be in

@@ -15,10 +15,13 @@
 //! | a short window reads one frame at a time                     | reads stay within three chunks              |
 //! | what is short is let go before nothing more is taken         | the log goes on at the speed of the disk    |
 
+use crate::pressure::percent;
 use crate::wal::block::Pool;
 
 /// Two reads ahead, and the frames of one that has been passed.
 const READS: usize = 3;
+/// Most chunks that small blocks of the logs take, in a pool for plain frames.
+const SMALL: usize = 4;
 
 /// The shares of a pool.
 #[derive(Clone, Debug)]
@@ -62,6 +65,23 @@ impl Share {
         self.left_to_fill(reads) > self.margin() + READS
     }
 
+    /// How much of the chunks for new frames is taken, in percent, beside `can_go` of them that can be let go. Small
+    /// blocks of the logs are no frames: what they may take is left out of both.
+    pub(crate) fn taken_percent(&self, reads: usize, can_go: usize) -> u64 {
+        let room = self.0.chunks().saturating_sub(self.pinned_max() + READS);
+        let taken = room.saturating_sub(self.left_to_fill(reads));
+        // Of what was read back some counts as delivery's already.
+        let frames = taken.saturating_sub(can_go.saturating_sub(reads.min(READS)) + SMALL);
+        percent(frames as u64, room.saturating_sub(SMALL) as u64).min(100)
+    }
+
+    /// The same for memory that is filled on purpose, and written only when it is short: how much is taken of the margin
+    /// that is left for what comes while the rest is on its way to the disk.
+    pub(crate) fn margin_percent(&self, reads: usize, can_go: usize) -> u64 {
+        let left = self.left_to_fill(reads) + can_go;
+        percent(self.margin().saturating_sub(left) as u64, self.margin() as u64)
+    }
+
     fn margin(&self) -> usize {
         (self.0.chunks() / 8).max(1)
     }
@@ -100,5 +120,33 @@ mod tests {
         // What it pins beyond its share is not counted in its favour.
         handed.push(filled.pop().unwrap().freeze().pin());
         assert!(!share.may_fill(0));
+    }
+
+    #[test]
+    fn a_pool_is_as_full_as_what_cannot_be_let_go_makes_it() {
+        let pool = Pool::new(64, 4096).unwrap();
+        let share = Share::new(pool.clone());
+        assert_eq!(share.taken_percent(0, 0), 0);
+        // Eight and three of the 64 are delivery's, four are for small blocks: 49 are left.
+        let mut filled: Vec<_> = (0..SMALL + 49 / 2).map(|_| pool.take().unwrap()).collect();
+        assert_eq!(share.taken_percent(0, 0), 48);
+        while share.may_fill(0) {
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!((share.taken_percent(0, 0), share.taken_percent(0, 10), share.taken_percent(0, 49)), (100, 79, 0));
+        // What delivery has of its share is not taken from new frames; what it keeps beyond that is.
+        let mut handed: Vec<_> = filled.drain(..8).map(|chunk| chunk.freeze().pin()).collect();
+        assert_eq!(share.taken_percent(0, 0), 83);
+        handed.extend(filled.drain(..8).map(|chunk| chunk.freeze().pin()));
+        assert_eq!(share.taken_percent(0, 0), 83);
+        drop(handed);
+        assert_eq!(share.taken_percent(0, 0), 67);
+        assert_eq!(share.margin_percent(0, 0), 0);
+        while share.may_fill(0) {
+            let before = share.margin_percent(0, 0);
+            assert!(share.is_short(0) || before == 0, "there is no pressure before what can be written is");
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!((share.margin_percent(0, 0), share.margin_percent(0, 2), share.margin_percent(0, 8)), (100, 75, 0));
     }
 }

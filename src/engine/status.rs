@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::engine::clock::Clock;
 use crate::error::LogError;
 use crate::health::Concern;
+use crate::lsn::Lsn;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use crate::time::Instant;
@@ -33,11 +34,20 @@ pub(crate) struct Status {
     unplaced: AtomicU64,
     /// Set at the end: both are in rings that the next opening finds.
     rings_left: AtomicBool,
+    /// The runtime that the sink worked on was shut down.
+    runtime_ended: AtomicBool,
+    /// Entries that were given up since the queue was opened: first LSN and one past the last.
+    lost: Mutex<Vec<(Lsn, Lsn)>>,
 }
 
 impl Status {
     pub(crate) fn at(clock: Clock) -> Self {
         Self { clock: Some(clock), ..Self::default() }
+    }
+
+    /// Now, on the queue's clock.
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.as_ref().map_or(Instant::START, Clock::now)
     }
 
     /// How long the disk has been silent, when the oldest op that it has was submitted then.
@@ -133,6 +143,17 @@ impl Status {
         self.rings_left.load(Ordering::Relaxed)
     }
 
+    #[cfg(feature = "tokio")]
+    pub(super) fn set_runtime_ended(&self) {
+        // ORDERING: Release/Acquire: a flag by itself; those who waited are woken afterwards.
+        self.runtime_ended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_runtime_ended(&self) -> bool {
+        // ORDERING: see `set_runtime_ended`.
+        self.runtime_ended.load(Ordering::Acquire)
+    }
+
     pub(super) fn concerns(&self) -> Vec<Concern> {
         let mut concerns = Vec::new();
         concerns.extend(self.log_room.lock().clone().map(Concern::LogFull));
@@ -150,6 +171,27 @@ impl Status {
         concerns
     }
 
+    /// These LSNs, up to one past the last, are lost. Told before delivery passes them.
+    pub(crate) fn lose(&self, first: Lsn, next: Lsn) {
+        self.lost.lock().push((first, next));
+    }
+
+    /// Whether nothing was lost above the one and up to the other.
+    pub(crate) fn lost_between(&self, above: Lsn, upto: Lsn) -> Result<(), LogError> {
+        let lost = self.lost.lock();
+        match lost.iter().find(|(first, next)| *first <= upto && *next > above.next()) {
+            None => Ok(()),
+            Some((first, next)) => Err(LogError::Corrupt(
+                format!(
+                    "LSN {first} to {} could not be read back and were given up; what is waited for is one of \
+                         them, or came about the same time",
+                    next.prev()
+                )
+                .into(),
+            )),
+        }
+    }
+
     /// What those are told whose watermark will not move any more.
     pub(crate) fn end_of_waiting(&self) -> LogError {
         if let Some(cause) = self.failure() {
@@ -157,6 +199,9 @@ impl Status {
         }
         if let Some(what) = self.corruption() {
             return LogError::Corrupt(Arc::clone(what));
+        }
+        if self.has_runtime_ended() {
+            return LogError::RuntimeEnded;
         }
         LogError::Closed
     }

@@ -20,12 +20,12 @@ use crate::delivery::lease::Lease;
 use crate::delivery::park::ParkedEntry;
 use crate::durable::{Durable, Receipt};
 use crate::engine::clock::Clock;
-use crate::engine::deliver::{Call, Delivery, Next};
+use crate::engine::deliver::{Delivery, Next};
 use crate::engine::flag::Flag;
 use crate::engine::flush::{Flush, Rest};
 use crate::engine::lifecycle;
 use crate::engine::opening::{Opening, Source};
-use crate::engine::{Command, ParkExit, Shared};
+use crate::engine::{Command, ParkExit, Shared, call::Call};
 use crate::entry::Entry;
 use crate::error::{LogError, OpenError, Shutdown, ShutdownError};
 use crate::health::Health;
@@ -148,7 +148,7 @@ impl<T: Entry> SteppedQueue<T> {
             config.park_bytes_max = segment_len * u64::from(park_slots);
         }
         let sink: Box<dyn DynSink<T>> = Box::new(sink);
-        let committed = lifecycle::ask_committed(&*sink)?;
+        let committed = lifecycle::ask_committed(&config, &*sink)?;
         let opening = Opening {
             source: Source::Given(Box::new(machine.connect().expect("no other process runs on the machine"))),
             schema: T::SCHEMA,
@@ -295,7 +295,7 @@ impl<T: Entry> SteppedQueue<T> {
                     close.hung = late && !matches!(self.sink, SinkState::Ended);
                     matches!(self.sink, SinkState::Ended) || late
                 }
-                Closing::Logs => self.core.is_none(),
+                Closing::Logs => self.core.is_none() || late,
                 Closing::Closed => false,
             };
             if !goes_on {
@@ -318,9 +318,9 @@ impl<T: Entry> SteppedQueue<T> {
         }
         let (at, hung) = (close.at, close.hung);
         self.close = Some(close);
-        (at == Closing::Closed).then(|| {
-            let outcome = lifecycle::outcome(&self.shared);
-            if hung { outcome.and_then(|state| Err(ShutdownError::Deadline(state))) } else { outcome }
+        (at == Closing::Closed).then(|| match lifecycle::outcome_of(&self.shared, self.core.is_some()) {
+            Ok(state) if hung => Err(ShutdownError::Deadline(state)),
+            outcome => outcome,
         })
     }
 }

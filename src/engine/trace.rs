@@ -2,10 +2,11 @@
 //!
 //! | about | level | when |
 //! |---|---|---|
-//! | opening, recovery, closing | INFO; WARN for what was lost or is not as asked for | once |
+//! | opening, recovery and its end, closing | INFO; WARN for what was lost or is not as asked for | once |
 //! | segments | DEBUG | one is begun, or some came free |
 //! | batches | DEBUG; ERROR for a panic, WARN for retries and entries that are parked | each delivery, each answer |
 //! | the breaker | WARN when it opens, else INFO | it changes |
+//! | watermarks | WARN once per episode when one is reached, INFO when it is left | it happens |
 //! | the log | ERROR when it fails or is corrupt, WARN without room | it happens |
 //!
 //! The target is `ringwal`, and every event has the field `queue`. Nothing is said on the way of a push: who pushes what
@@ -18,8 +19,10 @@ use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::Lease;
 use crate::delivery::park::ParkRecord;
 use crate::engine::Shared;
-use crate::engine::deliver::SinkPanic;
+use crate::engine::call::SinkPanic;
 use crate::error::{Shutdown, ShutdownError};
+use crate::lsn::Lsn;
+use crate::pressure::{Grade, Measure};
 use crate::sink::{Outcome, Reason, Verdict};
 #[cfg(feature = "tracing")]
 use crate::wal::segments::LiveSegment;
@@ -96,6 +99,12 @@ impl Shared {
         }
     }
 
+    /// What opening found is delivered or parked.
+    pub(crate) fn tell_recovered(&self) {
+        let since_open = self.status.now().since(crate::time::Instant::START).saturating_sub(self.recovery.took);
+        tell!(INFO, self, "recovered", recovered = self.recovery.recovered, took_ns = nanos(since_open));
+    }
+
     pub(crate) fn tell_closing(&self) {
         tell!(INFO, self, "closing");
     }
@@ -158,6 +167,18 @@ impl Shared {
         match to.as_str() {
             "open" => tell!(WARN, self, "the breaker has opened", from = from.as_str(), to = to.as_str()),
             _ => tell!(INFO, self, "the breaker has changed", from = from.as_str(), to = to.as_str()),
+        }
+    }
+
+    pub(crate) fn tell_grade(&self, measure: Measure, from: Grade, to: Grade) {
+        let (what, from, to) = (measure.to_string(), from.to_string(), to.to_string());
+        match to.as_str() {
+            "calm" => tell!(INFO, self, "it is below its watermarks again", what = what, from = from, to = to),
+            "hard" => tell!(WARN, self, "it is over its hard watermark", what = what, from = from, to = to),
+            _ if from == "calm" => {
+                tell!(WARN, self, "it is over its soft watermark", what = what, from = from, to = to)
+            }
+            _ => tell!(INFO, self, "it is below its hard watermark again", what = what, from = from, to = to),
         }
     }
 
@@ -227,6 +248,16 @@ impl Shared {
             first_lsn = first.lsn.number(),
             attempts = u64::from(first.attempts),
             reason = first.error.as_str(),
+        );
+    }
+
+    pub(crate) fn tell_park_dropped(&self, entries: u64, last: Lsn) {
+        tell!(
+            WARN,
+            self,
+            "the park is full: its oldest entries were discarded",
+            entries = entries,
+            last_id = last.number()
         );
     }
 

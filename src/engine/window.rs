@@ -20,6 +20,8 @@ use crate::wal::reader::Border;
 #[derive(Debug)]
 pub(crate) struct Window {
     frames: VecDeque<Frame>,
+    /// Neighbours among them that lie in different chunks.
+    borders: usize,
     next: Lsn,
     /// One past the last LSN that was not kept, and so must be read back.
     behind: Lsn,
@@ -52,7 +54,20 @@ impl Window {
     /// A window that begins with `next`; what lies from there to `durable` is on disk only.
     pub(crate) fn new(next: Lsn, durable: Lsn) -> Self {
         let (frames, kept) = (VecDeque::new(), VecDeque::new());
-        Self { frames, next, behind: durable.next(), lagging: next <= durable, kept }
+        Self { frames, borders: 0, next, behind: durable.next(), lagging: next <= durable, kept }
+    }
+
+    /// Chunks that would be free if all but the front frame were let go; none while the newest is not on disk, as then
+    /// nothing is.
+    pub(crate) fn chunks_on_disk(&self, durable: Lsn) -> usize {
+        let on_disk = self.frames.back().is_some_and(|frame| frame.header.next_lsn.prev() <= durable);
+        if on_disk { self.borders } else { 0 }
+    }
+
+    /// Whether a chunk ends between the frame at `at` and the one behind it.
+    fn has_border(&self, at: usize) -> bool {
+        let (frame, next) = (self.frames.get(at), self.frames.get(at + 1));
+        frame.zip(next).is_some_and(|(frame, next)| !frame.block.shares_chunk(&next.block))
     }
 
     /// Whether frames must be read back.
@@ -101,11 +116,14 @@ impl Window {
         assert!(frame.header.next_lsn > self.next, "frames enter the window in order");
         self.next = frame.header.next_lsn;
         self.frames.push_back(frame);
+        self.borders += usize::from(self.frames.len() > 1 && self.has_border(self.frames.len() - 2));
     }
 
     /// Lets the newest frame go, if it is on disk: gives back memory. `None`: there is none to let go.
     pub(crate) fn let_go(&mut self, durable: Lsn) -> Option<Gone> {
-        let frame = self.frames.pop_back_if(|frame| frame.header.next_lsn.prev() <= durable)?;
+        self.frames.back().filter(|frame| frame.header.next_lsn.prev() <= durable)?;
+        self.borders -= usize::from(self.frames.len() > 1 && self.has_border(self.frames.len() - 2));
+        let frame = self.frames.pop_back()?;
         self.next = frame.header.first_lsn;
         self.lagging = true;
         Some(Gone::new(&frame))
@@ -130,11 +148,13 @@ impl Window {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Frame> {
+        self.borders -= usize::from(self.has_border(0));
         self.frames.pop_front()
     }
 
     pub(crate) fn put_back(&mut self, frame: Frame) {
         self.frames.push_front(frame);
+        self.borders += usize::from(self.has_border(0));
     }
 }
 
@@ -168,6 +188,46 @@ mod tests {
 
     fn firsts(window: &mut Window) -> Vec<u64> {
         std::iter::from_fn(|| window.pop()).map(|frame| frame.header.first_lsn.number()).collect()
+    }
+
+    /// Two frames in each chunk.
+    fn pairs(pool: &Pool, pairs: u64) -> Vec<Frame> {
+        let pair = |n: u64| {
+            let mut chunk = pool.take().unwrap();
+            let blocks = [chunk.freeze_front(2048), chunk.freeze()];
+            let frames = blocks.into_iter().zip([2 * n + 1, 2 * n + 2]);
+            frames.map(|(block, lsn)| Frame { block, ..frame(&Pool::new(1, 4096).unwrap(), lsn, lsn + 1) })
+        };
+        (0..pairs).flat_map(pair).collect()
+    }
+
+    #[test]
+    fn it_knows_how_many_chunks_letting_go_would_free_however_frames_come_and_go() {
+        let pool = Pool::new(4, 4096).unwrap();
+        let mut window = Window::new(Lsn::new(1), Lsn::ZERO);
+        let all = Lsn::new(8);
+        assert_eq!(window.chunks_on_disk(all), 0);
+        for frame in pairs(&pool, 4) {
+            assert!(window.offer(frame, false).is_none());
+        }
+        assert_eq!((window.chunks_on_disk(all), window.chunks_on_disk(Lsn::new(7))), (3, 0));
+        let first = window.pop().unwrap();
+        assert_eq!(window.chunks_on_disk(all), 3);
+        let second = window.pop().unwrap();
+        assert_eq!(window.chunks_on_disk(all), 2);
+        window.put_back(second);
+        window.put_back(first);
+        assert_eq!(window.chunks_on_disk(all), 3);
+        let mut left = Vec::new();
+        while window.len() > 1 {
+            let (before, free) = (window.chunks_on_disk(all), pool.free());
+            assert!(window.let_go(all).is_some());
+            assert_eq!(before - window.chunks_on_disk(all), pool.free() - free, "each border is a chunk");
+            left.push(window.chunks_on_disk(all));
+        }
+        assert_eq!((left, pool.free()), (vec![3, 2, 2, 1, 1, 0, 0], 3));
+        assert!(window.pop().is_some() && window.pop().is_none());
+        assert_eq!((window.chunks_on_disk(all), pool.free()), (0, 4));
     }
 
     #[test]

@@ -292,6 +292,9 @@ pub enum LogError {
     TimedOut,
     /// The queue's threads have ended.
     Closed,
+    /// The runtime that the sink works on ([`Builder::runtime`](crate::Builder)) was shut down before the queue. What is not
+    /// delivered waits in the log for the next opening.
+    RuntimeEnded,
     /// This is a forked child of the process that opened the queue: its threads stayed there.
     Forked,
     /// The call would wait on the very thread that must make what it waits for: a sink waiting for
@@ -313,6 +316,9 @@ impl fmt::Display for LogError {
             Self::NotDurable => f.write_str("with Durability::Memory nothing is ever durable"),
             Self::TimedOut => f.write_str("not within the time given"),
             Self::Closed => f.write_str("the queue has ended"),
+            Self::RuntimeEnded => f.write_str(
+                "the runtime that the sink works on was shut down; what is left is delivered after the next opening",
+            ),
             Self::Forked => f.write_str("the queue belongs to the parent of this forked process; open another one"),
             Self::WouldDeadlock => f.write_str("a sink cannot wait for its own queue"),
             Self::TooManyHoles => f.write_str(
@@ -365,6 +371,19 @@ pub enum ShutdownError {
         /// Entries that were accepted, are neither durable nor delivered, and end with the process.
         lost: u64,
     },
+    /// The disk had not completed what closing the logs asks of it, long after the time was over (30 s). Nothing says that
+    /// it has failed; the queue's thread still waits for it, and until then, or until the process ends, the directory
+    /// stays locked.
+    DiskSilent {
+        /// As far as it is known. `left_in_log` counts what is durable; the cursor may be older than `delivered` tells,
+        /// so that what was acknowledged last may come again.
+        state: Shutdown,
+        /// Entries that have a number, are not delivered, and are not known to be durable: the next opening finds them
+        /// or does not.
+        unsure: u64,
+        /// Bytes of accepted entries that have no number yet: they are still in the rings.
+        ring_bytes: u64,
+    },
 }
 
 impl fmt::Display for ShutdownError {
@@ -376,6 +395,13 @@ impl fmt::Display for ShutdownError {
                 state.delivered, state.parked, state.left_in_log
             ),
             Self::Storage { cause, lost } => write!(f, "{cause}; {lost} entries were neither durable nor delivered"),
+            Self::DiskSilent { state, unsure, ring_bytes } => write!(
+                f,
+                "the disk does not complete what closing asks of it: {} delivered, {} durable in the log for the next start, \
+                 {unsure} not known to be durable, {ring_bytes} bytes still in the rings; the directory stays locked until \
+                 the disk answers or the process ends",
+                state.delivered, state.left_in_log
+            ),
         }
     }
 }
@@ -384,7 +410,7 @@ impl std::error::Error for ShutdownError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Storage { cause, .. } => Some(cause),
-            Self::Deadline(_) => None,
+            Self::Deadline(_) | Self::DiskSilent { .. } => None,
         }
     }
 }

@@ -5,9 +5,9 @@ use std::fmt;
 /// Why an entry was not taken. It comes back, and is not in the queue.
 #[non_exhaustive]
 pub enum PushError<T> {
-    /// Its ring is full: the log or the sink is behind.
+    /// Its ring is full, or a hard watermark is reached: the log or the sink is behind.
     Full(T),
-    /// Its ring is full, and the queue drops what it cannot take; counted.
+    /// The same, and the queue drops what it cannot take; counted.
     Dropped(T),
     /// The queue was closed.
     Closed(T),
@@ -62,8 +62,8 @@ impl<T> PushError<T> {
 impl<T> fmt::Display for PushError<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Full(_) => f.write_str("the ring is full"),
-            Self::Dropped(_) => f.write_str("the ring is full and the entry was dropped, as configured"),
+            Self::Full(_) => f.write_str("the queue is full: its ring has no room, or a hard watermark is reached"),
+            Self::Dropped(_) => f.write_str("the queue is full and the entry was dropped, as configured"),
             Self::Closed(_) => f.write_str("the queue is closed"),
             Self::TooLong { len, max, .. } => {
                 write!(f, "the entry has {len} bytes, but entry_len_max is {max}")

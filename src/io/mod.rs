@@ -5,20 +5,26 @@ mod dir;
 mod error;
 mod files;
 pub mod fork;
+mod landing;
 mod lock;
 pub mod membarrier;
 pub mod memory;
+mod note_file;
 mod open;
 mod peek;
 mod preparer;
 mod probe;
 pub mod ring_file;
+mod slab;
 mod threads;
+#[cfg(feature = "tokio-uring")]
+mod tokio_uring;
 mod transfer;
 mod uring;
 mod wake;
 
 pub use self::cpu::pin_to_cpu;
+pub(crate) use self::note_file::{folders, read_note, write_note};
 pub use self::peek::peek_meta;
 #[cfg(feature = "config")]
 pub(crate) use self::peek::read_text;
@@ -63,7 +69,7 @@ pub trait Wake: Send + Sync + fmt::Debug {
 /// What a disk is, and what it can promise: chosen at open, shown in health and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskReport {
-    /// "io_uring", "threads", "memory", "simulated".
+    /// "io_uring", "threads", "tokio-uring", "memory", "simulated".
     pub driver: &'static str,
     /// Whether writes go past the page cache.
     pub direct: bool,

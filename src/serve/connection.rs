@@ -15,7 +15,7 @@ use hyper::rt::ReadBufCursor;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 
-use crate::engine::deliver::Unpark;
+use crate::engine::call::Unpark;
 use crate::serve::pages;
 use crate::watch::Watch;
 

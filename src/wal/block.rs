@@ -275,6 +275,12 @@ impl Block {
         Self(self.0.share(start + range.start..start + range.end))
     }
 
+    /// Whether both lie in one chunk, which is free again only when both are gone.
+    #[must_use]
+    pub fn shares_chunk(&self, other: &Self) -> bool {
+        self.0.chunk == other.0.chunk
+    }
+
     /// Marks it, and what is made of it, as held by a reader that nobody can take it from.
     #[must_use]
     pub fn pin(mut self) -> Self {

@@ -121,6 +121,12 @@ impl SegmentTable {
         self.segments.iter().find(|s| s.uid == uid)
     }
 
+    /// How many hold something above `lsn`.
+    #[must_use]
+    pub fn count_above(&self, lsn: Lsn) -> usize {
+        self.segments.len() - self.segments.partition_point(|s| s.end <= lsn)
+    }
+
     /// The oldest segment.
     #[must_use]
     pub fn first(&self) -> Option<&LiveSegment> {
@@ -187,6 +193,13 @@ mod tests {
         let mut segment = LiveSegment::opened(slot, SegmentUid(seq + 100), seq, Lsn::new(base), Schema::new("t", 1));
         segment.end = Lsn::new(end);
         segment
+    }
+
+    #[test]
+    fn segments_above_an_lsn_are_counted() {
+        let table = SegmentTable::new(vec![segment(1, 1, 10), segment(2, 20, 30), segment(3, 31, 40)], vec![]);
+        let counts = [0, 9, 10, 29, 30, 39, 40].map(|lsn| table.count_above(Lsn::new(lsn)));
+        assert_eq!(counts, [3, 3, 2, 2, 1, 1, 0]);
     }
 
     #[test]

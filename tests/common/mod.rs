@@ -5,10 +5,23 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use ringwal::{Batch, Builder, Durability, Entry, Lsn, Metrics, Outcome, Queue, Sink, SinkError, Verdict};
+use ringwal::{Batch, Builder, Durability, Entry, Io, Lsn, Metrics, Outcome, Queue, Retry, Sink, SinkError, Verdict};
 
 /// Longer than anything here should ever take; a hang fails the test instead of stopping it.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// Every driver that writes to a disk, as far as it is built.
+pub const DRIVERS: &[Io] = &[
+    Io::Uring,
+    Io::Threads,
+    #[cfg(feature = "tokio-uring")]
+    Io::TokioUring,
+];
+
+/// The driver of this name, for a test's own child process.
+pub fn driver_named(name: &str) -> Io {
+    *DRIVERS.iter().find(|io| format!("{io:?}") == name).unwrap_or_else(|| panic!("no driver {name}"))
+}
 
 /// A directory in memory, or, where there is no such place, on the disk: slower, and the same otherwise.
 pub fn in_memory() -> tempfile::TempDir {
@@ -92,7 +105,7 @@ impl Seen {
         }
     }
 
-    fn add(&self, batch: &Batch<Numbered>) {
+    pub fn take_in(&self, batch: &Batch<Numbered>) {
         let mut state = self.state.lock().unwrap();
         state.extend(batch.iter().map(|d| (d.lsn, d.value.clone(), d.attempt)));
         self.more.notify_all();
@@ -105,9 +118,15 @@ pub struct Recorder(pub Arc<Seen>);
 
 impl Sink<Numbered> for Recorder {
     async fn deliver(&self, batch: Batch<Numbered>) -> Outcome {
-        self.0.add(&batch);
+        self.0.take_in(&batch);
         Outcome::ack()
     }
+}
+
+/// One attempt, and no other within any test.
+pub fn slow_retry() -> Retry {
+    let hour = Duration::from_secs(3600);
+    Retry { attempts_max: None, base: hour, max: hour, ..Retry::default() }
 }
 
 /// Asks a closure for a verdict on each entry, and remembers what it acknowledged.

@@ -10,6 +10,7 @@ mod common;
 
 mod batching;
 mod delivering;
+mod pressure;
 mod process;
 mod pushing;
 mod stage;

@@ -42,6 +42,28 @@ fn the_flush_core_runs_on_the_cpu_that_it_was_given_and_on_no_other() {
     queue.shutdown(LONG).unwrap();
 }
 
+/// F133: the threads that call the sink stay on theirs, and nobody else is moved.
+#[test]
+fn the_threads_that_call_the_sink_run_on_the_cpu_that_they_were_given_and_no_others() {
+    let own = status_of("/proc/thread-self".as_ref(), "Cpus_allowed_list");
+    let cpu: usize = own.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = small(dir.path(), Durability::Immediate).name("sunk").sink_cpu(cpu).in_flight_max(2);
+    let queue = settings.clone().open(ringwal::blocking_pool_fn(|_: &ringwal::Batch<Numbered>| Ok(()))).unwrap();
+    queue.producer().push(Numbered::new(0, 0, 20)).unwrap();
+    drain(&queue);
+    for thread in ["sunk-sink", "sunk-sink-0", "sunk-sink-1"] {
+        assert_eq!(status_of(&named(thread), "Cpus_allowed_list"), cpu.to_string(), "{thread}");
+    }
+    assert_eq!(status_of(&named("sunk-flush"), "Cpus_allowed_list"), own);
+    assert_eq!(status_of("/proc/thread-self".as_ref(), "Cpus_allowed_list"), own);
+    queue.shutdown(LONG).unwrap();
+    // One that is not there is refused, and nothing of the queue is left behind.
+    let refused = settings.clone().sink_cpu(4000).open(Recorder::default()).map(drop);
+    assert!(refused.as_ref().is_err_and(|error| error.to_string().contains("sink_cpu is 4000")), "{refused:?}");
+    settings.open(Recorder::default()).unwrap().shutdown(LONG).unwrap();
+}
+
 /// F133: however the flush core passes its time, a push that comes after a rest is taken.
 #[test]
 fn with_each_idle_strategy_pushes_arrive_after_rests_of_any_length() {

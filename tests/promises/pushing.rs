@@ -29,7 +29,7 @@ fn errors_of_pushes_are_told_apart_and_give_the_entry_back() {
     let stage = Stage::new(few(Durability::Immediate).when_full(WhenFull::Reject));
     let full = refused(&stage);
     assert!(matches!(full, PushError::Full(_)) && full.is_full() && !full.is_closed());
-    assert_eq!(full.to_string(), "the ring is full");
+    assert_eq!(full.to_string(), "the queue is full: its ring has no room, or a hard watermark is reached");
     let at = number(full);
     assert!(at > 0);
     let metrics = stage.metrics();

@@ -98,7 +98,9 @@ impl<T: Entry> Stage<T> {
     /// On a machine that has a past.
     pub fn again(builder: Builder, machine: SimDisk, clock: ManualClock) -> Self {
         let script = Script::default();
-        let given = SteppedSettings { seed: 1, clock: clock.clone(), store: None, mutants: Mutants::NONE };
+        // No two openings draw the same, or segments of both would have the same identity.
+        let seed = machine.history().last().map_or(1, |op| op.number + 2);
+        let given = SteppedSettings { seed, clock: clock.clone(), store: None, mutants: Mutants::NONE };
         let queue = SteppedQueue::open(builder, given, &machine, script.clone()).unwrap();
         Self { queue, machine, clock, script }
     }

@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use ringwal::sim::{Death, DiskKind, OpKind, Prng, SmallStore};
-use ringwal::{Durability, OnCorruption};
+use ringwal::{Durability, Idle, OnCorruption};
+
+use super::more;
 
 pub const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
@@ -34,11 +36,28 @@ pub struct Setup {
     /// The sink stores LSNs with the data, and says so.
     pub committed: bool,
     pub policy: OnCorruption,
+    pub in_flight_max: usize,
+    pub deliver_timeout: Option<Duration>,
+    /// The sink says that it blocks: what is late is waited for, not dropped.
+    pub blocks: bool,
+    pub idle: Idle,
 }
 
 /// Producers: some share rings by their keys, the last ones have rings of their own.
 pub const LANES: u32 = 6;
 pub const PINNED: u32 = 2;
+/// One more, whose entries have no key: they share a ring by their thread. Only where there is one ring, so that a history
+/// replays.
+pub const LOOSE: u32 = LANES;
+
+/// What becomes of a claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum How {
+    Committed,
+    Dropped,
+    /// Nobody ever gives it up, until the queue closes.
+    Leaked,
+}
 
 /// What a sink answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +93,26 @@ pub enum Action {
     PushAsync {
         lane: u32,
         len: u16,
+    },
+    /// Entries are pushed as one batch.
+    PushBatch {
+        lane: u32,
+        len: u16,
+        count: u8,
+    },
+    /// Bytes are claimed in a ring of the producer's own.
+    Claim {
+        lane: u32,
+        len: u16,
+        how: How,
+    },
+    /// A write will say that it is done: it is lost, or lands elsewhere in the log.
+    Lie {
+        lost: bool,
+        meta: bool,
+        slot: u64,
+        place: u64,
+        after: u64,
     },
     /// The flush core turns, if it is awake.
     Core,
@@ -142,6 +181,13 @@ pub struct History {
 
 impl History {
     pub fn of(seed: u64) -> Self {
+        let mut history = Self::plain(seed);
+        more::weave(&mut history);
+        history
+    }
+
+    /// Without what came later: what seeds of that time mean.
+    pub fn plain(seed: u64) -> Self {
         let mut prng = Prng::new(seed ^ 0x7042_7542_6b21);
         let setup = setup(seed, &mut prng);
         let actions = actions(&setup, &mut prng);
@@ -179,6 +225,10 @@ fn setup(seed: u64, prng: &mut Prng) -> Setup {
         retry_base: Duration::from_micros(*prng.pick(&[0, 1_000, 100_000])),
         committed: durability != Durability::Memory && prng.chance(1, 6),
         policy: *prng.pick(&[OnCorruption::Stop, OnCorruption::Quarantine, OnCorruption::CutTail]),
+        in_flight_max: 1,
+        deliver_timeout: None,
+        blocks: false,
+        idle: Idle::Park,
     }
 }
 

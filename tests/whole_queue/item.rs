@@ -1,11 +1,14 @@
 //! What is pushed, and the sink that gets it: both do only what a history says.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 
 use ringwal::sim::mix;
-use ringwal::{Batch, DecodeError, Entry, Lsn, Outcome, Schema, Sink};
+use ringwal::{Batch, DecodeError, Entry, InPlace, Lsn, Outcome, Schema, Sink};
+
+use super::action::LOOSE;
 
 /// Shortest encoding.
 pub const LEN_MIN: usize = 16;
@@ -70,7 +73,13 @@ impl Entry for Item {
     }
 
     fn key(&self) -> Option<u64> {
-        Some(u64::from(self.lane))
+        (self.lane != LOOSE).then_some(u64::from(self.lane))
+    }
+}
+
+impl InPlace for Item {
+    fn fits(len: usize) -> bool {
+        len >= LEN_MIN
     }
 }
 
@@ -81,29 +90,70 @@ pub enum Reply {
     Panic,
 }
 
-/// A sink in the hands of a history: a batch lies on it until it is answered.
+/// A sink in the hands of a history: batches lie on it until they are answered, each by its number.
 #[derive(Clone, Debug, Default)]
-pub struct Desk(Arc<Mutex<OnDesk>>);
+pub struct Desk {
+    desk: Arc<Mutex<OnDesk>>,
+    blocks: bool,
+}
+
+/// What has happened to a batch.
+#[derive(Debug)]
+pub enum DeskEvent {
+    Given(u64, Vec<(Lsn, Item)>),
+    /// It was dropped unanswered.
+    Dropped(u64),
+}
 
 #[derive(Debug, Default)]
 pub struct OnDesk {
-    pub batch: Option<Vec<(Lsn, Item)>>,
-    pub reply: Option<Reply>,
+    /// What was not looked at yet, in order.
+    pub events: Vec<DeskEvent>,
+    pub replies: BTreeMap<u64, Reply>,
     /// What `committed` says.
     pub committed: Option<Lsn>,
+    next: u64,
 }
 
 impl Desk {
+    pub fn new(blocks: bool) -> Self {
+        Self { desk: Arc::default(), blocks }
+    }
+
     pub fn look(&self) -> MutexGuard<'_, OnDesk> {
         // A sink's panic is part of the history.
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.desk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Tells when a delivery ends without an answer.
+struct Stay {
+    desk: Desk,
+    number: u64,
+    answered: bool,
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.desk.look().events.push(DeskEvent::Dropped(self.number));
+        }
     }
 }
 
 impl Sink<Item> for Desk {
     async fn deliver(&self, batch: Batch<Item>) -> Outcome {
-        self.look().batch = Some(batch.iter().map(|entry| (entry.lsn, entry.value.clone())).collect());
-        let reply = poll_fn(|_| self.look().reply.take().map_or(Poll::Pending, Poll::Ready)).await;
+        let number = {
+            let mut desk = self.look();
+            desk.next += 1;
+            let number = desk.next;
+            let entries = batch.iter().map(|entry| (entry.lsn, entry.value.clone())).collect();
+            desk.events.push(DeskEvent::Given(number, entries));
+            number
+        };
+        let mut stay = Stay { desk: self.clone(), number, answered: false };
+        let reply = poll_fn(|_| self.look().replies.remove(&number).map_or(Poll::Pending, Poll::Ready)).await;
+        stay.answered = true;
         match reply {
             Reply::Outcome(outcome) => outcome,
             Reply::Panic => panic!("the sink panics, as the history says"),
@@ -112,5 +162,9 @@ impl Sink<Item> for Desk {
 
     async fn committed(&self) -> Option<Lsn> {
         self.look().committed
+    }
+
+    fn blocks(&self) -> bool {
+        self.blocks
     }
 }

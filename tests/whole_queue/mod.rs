@@ -9,6 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `action` | what can happen; histories from seeds |
+//! | `more` | what came later than the first histories, woven into them |
 //! | `item` | entries and the sink |
 //! | `model` | what must hold |
 //! | `world` | carries a history out |
@@ -18,7 +19,10 @@
 
 pub mod action;
 pub mod item;
+#[path = "../harness/look.rs"]
+pub mod look;
 pub mod model;
+pub mod more;
 pub mod shrink;
 pub mod world;
 
@@ -105,11 +109,18 @@ pub fn carry_out(history: &History, mutants: Mutants) -> Ran {
 /// # Errors
 /// The report.
 pub fn run_seed(seed: u64, mutants: Mutants) -> Result<Tally, String> {
-    let history = History::of(seed);
-    let ran = carry_out(&history, mutants);
+    run_history(&History::of(seed), mutants)
+}
+
+/// The same for a history.
+///
+/// # Errors
+/// The report.
+pub fn run_history(history: &History, mutants: Mutants) -> Result<Tally, String> {
+    let ran = carry_out(history, mutants);
     match ran.finding {
         None => Ok(ran.tally),
-        Some(finding) => Err(report(&history, &finding, mutants)),
+        Some(finding) => Err(report(history, &finding, mutants)),
     }
 }
 

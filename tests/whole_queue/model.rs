@@ -75,6 +75,18 @@ pub struct Model {
     pub committed: bool,
     /// Something has rotted; and since then so many entries were reported as lost, or a torn tail.
     pub rotted: bool,
+    /// A write of the log has been lost or has gone elsewhere. What a segment's header hides counts as never written: so
+    /// many, of those that had been told durable, an opening has passed over without a word.
+    pub lied: bool,
+    pub hidden: u64,
+    /// The greatest number that was ever reported as lost.
+    told_lost: u64,
+    /// A write of the cursor was: what it said may come again.
+    pub cursor_lied: bool,
+    /// What was durable when the last life ended, or where the last opening found the end.
+    pub floor: u64,
+    /// Batches go out one at a time.
+    pub in_order: bool,
     /// A read has been refused. Delivery stands still before it until the next opening; nothing may be missing for that.
     pub unreadable: bool,
     pub reported: u64,
@@ -164,20 +176,21 @@ impl Model {
         if !item.whole || item.lane != known.lane || known.poison {
             broken!("I1: the sink got {item:?}, LSN {lsn}, with other bytes than were pushed");
         }
-        if lsn <= self.cursor {
+        if lsn <= self.cursor && !self.cursor_lied {
             broken!("I4: entry {id}, LSN {lsn}, came again below the durable cursor {}", self.cursor);
         }
-        if known.acked == self.life || known.settled || self.committed && known.acked > 0 {
+        let settled = known.settled && !self.cursor_lied;
+        if known.acked == self.life || settled || self.committed && known.acked > 0 {
             broken!("I4: entry {id}, LSN {lsn}, came again after it was acknowledged (in life {})", known.acked);
         }
         match self.now.get(&lsn) {
             Some(named) if *named == id => {}
             Some(named) => broken!("I3: LSN {lsn} names entries {named} and {id} in one life"),
             None => {
-                if lsn <= self.last_lsn {
+                if lsn <= self.last_lsn && self.in_order {
                     broken!("I2: LSN {lsn} was shown after {}", self.last_lsn);
                 }
-                self.last_lsn = lsn;
+                self.last_lsn = self.last_lsn.max(lsn);
                 self.now.insert(lsn, id);
                 // What the log never numbered is delivered from memory: those numbers may come again.
                 let counts = self.failed.is_none_or(|durable| lsn <= durable);
@@ -263,6 +276,7 @@ impl Model {
         if let Some(was) = self.failed.filter(|was| durable > *was) {
             broken!("I7: after the failure durable went from {was} to {durable}");
         }
+        self.floor = durable;
         if let Some((lsn, id)) = self.open.range(..=cursor).next() {
             broken!("I4: the cursor says {cursor}, but the sink has not finished LSN {lsn}, entry {id}");
         }
@@ -301,6 +315,34 @@ impl Model {
         self.rotted || self.unreadable
     }
 
+    /// An opening after a lie. `promise`: what every frame and header that can be read promised to be durable. Where an
+    /// opening ends below that, it says so. Above it what a lie took cannot be told from what never was.
+    pub fn opened_after_lie(&mut self, end: u64, promise: u64, lost: Option<u64>) -> Check {
+        self.told_lost = self.told_lost.max(lost.unwrap_or(0));
+        let end = end.max(self.told_lost);
+        if end < promise {
+            broken!("I5: an opening ends at {end} without a word, and LSN {promise} was promised where it can be read");
+        }
+        self.hidden += self.floor.saturating_sub(end);
+        Ok(())
+    }
+
+    /// An opening that failed on the way may have given up all that was missing below this promise.
+    pub fn given_up_unsaid(&mut self, promise: u64) {
+        self.told_lost = self.told_lost.max(promise);
+    }
+
+    /// No two batches that are out share a lane.
+    pub fn out_together(&self, batch: &[(u64, u32)], others: impl Iterator<Item = u32>) -> Check {
+        let lanes: std::collections::BTreeSet<u32> = others.collect();
+        match batch.iter().find(|(_, lane)| lanes.contains(lane)) {
+            Some((lsn, lane)) => {
+                broken!("I2: LSN {lsn} of lane {lane} goes out while another batch with that lane is out")
+            }
+            None => Ok(()),
+        }
+    }
+
     /// At the end: each entry that was told durable has had its exit. How many were lost to rot.
     pub fn finish(&self, parked: &[u64]) -> Check<u64> {
         let lost: Vec<u64> = (0..)
@@ -308,7 +350,7 @@ impl Model {
             .filter(|(id, known)| known.told && known.acked == 0 && !known.unparked && !parked.contains(id))
             .map(|(id, _)| id)
             .collect();
-        let excused = self.rotted && (self.torn || lost.len() as u64 <= self.reported);
+        let excused = self.rotted && (self.torn || lost.len() as u64 <= self.reported + self.hidden);
         if !lost.is_empty() && !excused {
             broken!(
                 "{}: {} entries were told durable and are lost, {} were reported; the first are {:?}",

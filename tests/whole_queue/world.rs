@@ -17,16 +17,21 @@ use ringwal::sim::{
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
 use ringwal::{
-    Durability, Durable, LogError, Lsn, OnCorruption, OpenError, ParkedEntry, PinnedProducer, Producer, PushError,
-    Queue, Receipt, Retry, ShutdownError, Verdict,
+    BatchError, Concern, Durability, Durable, Entry, Idle, LogError, Lsn, OnCorruption, OpenError, ParkedEntry,
+    PinnedProducer, Producer, PushError, Queue, Receipt, Retry, ShutdownError, Verdict, WhenFull,
 };
 
-use super::action::{Action, Answer, EIO, LANES, PINNED, Setup};
-use super::item::{Desk, Item, LEN_MIN, Reply};
+use super::action::{Action, Answer, EIO, How, LANES, LOOSE, PINNED, Setup};
+use super::item::{Desk, DeskEvent, Item, LEN_MIN, Reply};
+use super::look;
 use super::model::{Broken, Check, Model, broken};
 
 /// Rounds in which a queue that is left alone must come to rest.
 const ROUNDS_MAX: u32 = 30_000;
+/// Of a core that never sleeps: so long a step, and so many of them in which nothing changes, are its rest. Together longer
+/// than anything that it waits for by itself; what the sink and the disk wait for is known.
+const BUSY_STEP: Duration = Duration::from_millis(5);
+const QUIET_MAX: u32 = 100;
 
 /// What the histories did.
 #[derive(Clone, Debug, Default)]
@@ -125,8 +130,11 @@ struct Life {
     park: Option<ParkWork>,
     /// The log had failed before this step.
     failed: bool,
-    batch: Vec<(Lsn, Item)>,
+    /// What is out at the sink.
+    batches: BTreeMap<u64, Vec<(Lsn, Item)>>,
     touched: bool,
+    /// A claim was leaked: what lies behind it in its ring waits for the end.
+    leaked: bool,
 }
 
 pub struct World {
@@ -144,6 +152,8 @@ pub struct World {
     /// What an orderly shutdown left, and whether no opening has been tried since.
     left: Option<(u64, bool)>,
     space_limited: bool,
+    /// The store is not opened any more, and says why.
+    refuses: bool,
     pub tally: Tally,
     pub notes: Vec<String>,
     /// Of everything that happened: the same seed gives the same.
@@ -158,7 +168,8 @@ impl World {
         let mut model = Model::default();
         model.forgets = setup.durability == Durability::Memory;
         model.committed = setup.committed;
-        let desk = Desk::default();
+        model.in_order = setup.in_flight_max == 1 || setup.committed;
+        let desk = Desk::new(setup.blocks);
         desk.look().committed = setup.committed.then_some(Lsn::ZERO);
         Self {
             machine: Self::machine(setup, &clock, 0),
@@ -173,6 +184,7 @@ impl World {
             found: None,
             left: None,
             space_limited: false,
+            refuses: false,
             tally: Tally::default(),
             notes: Vec::new(),
             trace: 0,
@@ -215,6 +227,9 @@ impl World {
     }
 
     pub fn act(&mut self, action: &Action) -> Check {
+        if self.refuses {
+            return Ok(());
+        }
         if let Action::Open { fuse, fault } = action {
             return self.open(*fuse, *fault);
         }
@@ -225,6 +240,8 @@ impl World {
         match action {
             Action::Push { lane, len, count, wait, poison } => self.push(*lane, *len, *count, *wait, *poison)?,
             Action::PushAsync { lane, len } => self.push_async(*lane, *len)?,
+            Action::PushBatch { lane, len, count } => self.push_batch(*lane, *len, *count)?,
+            Action::Claim { lane, len, how } => self.claim(*lane, *len, *how)?,
             Action::Core => self.core(),
             Action::Disk => self.disk(),
             Action::Sink => self.sink()?,
@@ -268,6 +285,7 @@ impl World {
                 self.machine.inject(Fault::late(*kind, (*by).min(AGES)).after(*after));
                 self.tally.count(if *by == Duration::MAX { "hung ops" } else { "late ops" }, 1);
             }
+            Action::Lie { lost, meta, slot, place, after } => self.lie(*lost, *meta, *slot, *place, *after),
             Action::Heal => {
                 self.machine.heal();
                 self.machine.let_go();
@@ -293,7 +311,12 @@ impl World {
     fn builder(&self) -> ringwal::Builder {
         let setup = &self.setup;
         let memory_min = 12 * (131_072 + if setup.entry_len_max > 500 { 65_536 } else { 0 });
-        self.coded(Queue::builder(Path::new("/simulated")), memory_min + setup.chunks_more * 131_072)
+        let builder = Queue::builder(Path::new("/simulated"));
+        let builder = match setup.deliver_timeout {
+            Some(timeout) => builder.deliver_timeout(timeout),
+            None => builder,
+        };
+        self.coded(builder, memory_min + setup.chunks_more * 131_072)
             .durability(setup.durability)
             .rings(setup.rings)
             .pinned_rings(PINNED)
@@ -302,6 +325,10 @@ impl World {
             .segment_len(1 << 20)
             .log_bytes_max(3 << 20)
             .batch_len_max(setup.batch_len_max)
+            .in_flight_max(setup.in_flight_max)
+            .idle(setup.idle)
+            // There is one thread: nobody may wait for the others. Tasks do all the same.
+            .when_full(WhenFull::Reject)
             .batch_bytes_max(setup.batch_bytes_max)
             .linger(setup.linger)
             .retry(Retry { attempts_max: setup.attempts_max, base: setup.retry_base, ..Retry::default() })
@@ -354,18 +381,27 @@ impl World {
         };
         {
             let mut desk = self.desk.look();
-            (desk.batch, desk.reply) = (None, None);
+            desk.events.clear();
+            desk.replies.clear();
         }
         let ops = self.machine.op_count();
+        let promise = if self.model.lied { self.promise() } else { 0 };
         match SteppedQueue::open(self.builder(), settings, &self.machine, self.desk.clone()) {
-            Ok(queue) => self.opened(queue),
-            Err(error) => self.refused(&error, ops),
+            Ok(queue) => self.opened(queue, promise),
+            Err(error) => {
+                if !matches!(error, OpenError::Corrupt { .. }) {
+                    // It may have given up what is missing, and had nobody left to tell it to.
+                    self.model.given_up_unsaid(promise);
+                }
+                self.refused(&error, ops)
+            }
         }
     }
 
-    fn opened(&mut self, queue: SteppedQueue<Item>) -> Check {
+    fn opened(&mut self, queue: SteppedQueue<Item>, promise: u64) -> Check {
         let recovery = queue.recovery();
-        let found = (recovery.end, recovery.recovered);
+        // Where numbers are skipped, the first opening behind them tells where the log ends, and later ones where they end.
+        let found = (recovery.next, recovery.recovered);
         self.tally.count("openings", 1);
         self.tally.count("recovered entries", recovery.recovered);
         let given_up = recovery.lost.iter().chain(&recovery.lost_parked);
@@ -379,6 +415,11 @@ impl World {
         self.model.begin_life();
         self.model.reported += lost;
         self.model.torn |= torn;
+        if self.model.lied {
+            let end = queue.recovery().end.number();
+            let lost = recovery.lost.iter().map(|(_, last)| last.number()).max();
+            self.model.opened_after_lie(end, promise, lost)?;
+        }
         if lost > 0 && !self.model.rotted {
             broken!("I5: {lost} entries are reported as lost, and nothing has rotted");
         }
@@ -386,7 +427,7 @@ impl World {
             && before != found
             && !self.model.rotted
         {
-            broken!("I8: an opening found (end, recovered) {before:?}, the next one {found:?}");
+            broken!("I8: an opening found (next, recovered) {before:?}, the next one {found:?}");
         }
         if let Some((left, untouched)) = self.left.take()
             && !self.model.rotted
@@ -396,9 +437,9 @@ impl World {
         }
         self.found = Some(found);
         let producer = queue.producer();
-        let lanes = (0..LANES)
+        let lanes = (0..=LOOSE)
             .map(|lane| {
-                let pinned = lane >= LANES - PINNED;
+                let pinned = (LANES - PINNED..LANES).contains(&lane);
                 let hand = if pinned { Hand::Pinned(producer.pin()) } else { Hand::Shared(producer.clone()) };
                 Lane { hand, pushing: None }
             })
@@ -410,8 +451,9 @@ impl World {
             drains: Vec::new(),
             park: None,
             failed: false,
-            batch: Vec::new(),
+            batches: BTreeMap::new(),
             touched: false,
+            leaked: false,
         });
         self.after()
     }
@@ -430,6 +472,12 @@ impl World {
         match error {
             OpenError::Disk { error, .. } if error.errno == ENODEV => {
                 self.tally.count("deaths in recovery", 1);
+                Ok(())
+            }
+            // A header that landed in another slot: that is said, and nothing is changed. People have to see to it.
+            OpenError::Unusable { .. } if self.model.lied => {
+                self.tally.count("stores refused after a lie", 1);
+                self.refuses = true;
                 Ok(())
             }
             // META that cannot be read is as good as spoilt.
@@ -494,6 +542,37 @@ impl World {
         self.note(format!("rot in {file} at {offset}"));
     }
 
+    /// The freshest promise that stands where it can be read: in a segment's header, or in one of its own frames.
+    fn promise(&self) -> u64 {
+        let (machine, block_len) = (&self.machine, self.setup.block_len.max(4096));
+        let of_slot = |slot| {
+            let header = look::segment(machine, slot, block_len).map_or(0, |header| header.durable_lsn.number());
+            let frames = look::frames(machine, slot, block_len);
+            frames.iter().map(|frame| frame.header.durable_lsn.number()).max().unwrap_or(0).max(header)
+        };
+        look::slots(machine).into_iter().map(of_slot).max().unwrap_or(0)
+    }
+
+    /// A write of the main log will say that it is done, and is not.
+    fn lie(&mut self, lost: bool, meta: bool, slot: u64, place: u64, after: u64) {
+        let slots = look::slots(&self.machine);
+        let pick = |n: u64| slots.get(usize::try_from(n % slots.len().max(1) as u64).expect("few slots"));
+        let (Some(from), Some(to)) = (pick(slot), pick(slot >> 32)) else { return };
+        let file = if meta { FileId::Meta(LogId::Main) } else { FileId::Slot(LogId::Main, *from) };
+        // Into the first half of a slot, so that none gets longer than it may be.
+        let blocks = self.setup.store.segment_len / 2 / 4096;
+        let fault = match lost {
+            true => Fault::lost(),
+            false => Fault::misdirected(FileId::Slot(LogId::Main, *to), place % blocks * 4096),
+        };
+        self.machine.inject(fault.on(file).after(after));
+        (self.model.lied, self.model.rotted) = (true, true);
+        self.model.cursor_lied |= meta;
+        self.found = None;
+        self.tally.count("lies", 1);
+        self.note(format!("a write to {file} will be {}", if lost { "lost" } else { "misdirected" }));
+    }
+
     // Pushing.
 
     fn item(&mut self, lane: u32, len: u16, poison: bool) -> Item {
@@ -535,7 +614,7 @@ impl World {
         Ok(())
     }
 
-    fn push_refused(&mut self, error: &PushError<Item>) -> Check {
+    fn push_refused<E>(&mut self, error: &PushError<E>) -> Check {
         let life = self.life.as_ref().expect("alive");
         let (closes, failed) = (life.queue.closing().is_some(), life.queue.has_failed());
         match error {
@@ -580,6 +659,63 @@ impl World {
         }
     }
 
+    /// Many with one call; those without a key with one claim.
+    fn push_batch(&mut self, lane: u32, len: u16, count: u8) -> Check {
+        let items: Vec<Item> = (0..count).map(|_| self.item(lane, len, false)).collect();
+        let life = self.life.as_mut().expect("alive");
+        life.touched = true;
+        let hand = &life.lanes[lane as usize];
+        let Hand::Shared(producer) = &hand.hand else { unreachable!("those with a ring of their own have no batches") };
+        if hand.pushing.is_some() {
+            return Ok(());
+        }
+        let ids = |items: &[Item]| items.iter().map(|item| item.id).collect::<Vec<_>>();
+        let pushed = match producer.push_batch(items.clone()) {
+            Ok(pushed) if pushed == items.len() => pushed,
+            Ok(pushed) => broken!("I1: a batch of {count} says that {pushed} were pushed"),
+            Err(BatchError { pushed, error, rest }) => {
+                self.push_refused(&error)?;
+                let back: Vec<u64> = std::iter::once(&error.into_entry()).chain(&rest).map(|item| item.id).collect();
+                // What was not taken from the iterator yet stays there.
+                if !ids(&items[pushed..]).starts_with(&back) || back.is_empty() {
+                    broken!("I1: {pushed} of {:?} were pushed, and {back:?} came back", ids(&items));
+                }
+                pushed
+            }
+        };
+        items[..pushed].iter().for_each(|item| self.model.pushed(item.id));
+        self.tally.count("entries in batches of pushes", pushed as u64);
+        self.note(format!("batch of {count} on {lane}, {pushed} pushed"));
+        Ok(())
+    }
+
+    /// Bytes that are filled in place, or given up, or never given back.
+    fn claim(&mut self, lane: u32, len: u16, how: How) -> Check {
+        let item = self.item(lane, len, false);
+        let life = self.life.as_mut().expect("alive");
+        life.touched = true;
+        let Hand::Pinned(producer) = &mut life.lanes[lane as usize].hand else { unreachable!("they have rings") };
+        let claimed = producer.claim(item.len).map(|mut claim| {
+            item.encode_into(claim.bytes_mut());
+            claim.set_key(u64::from(item.lane));
+            match how {
+                How::Committed => _ = claim.commit(),
+                How::Dropped => drop(claim),
+                How::Leaked => std::mem::forget(claim),
+            }
+        });
+        if let Err(error) = claimed {
+            return self.push_refused(&error);
+        }
+        life.leaked |= how == How::Leaked;
+        if how == How::Committed {
+            self.model.pushed(item.id);
+        }
+        self.tally.count(if how == How::Leaked { "leaked claims" } else { "claims" }, 1);
+        self.note(format!("claim on {lane}: {how:?}"));
+        Ok(())
+    }
+
     fn flush(&mut self) {
         let life = self.life.as_mut().expect("alive");
         for durable in life.queue.flush() {
@@ -609,36 +745,67 @@ impl World {
     }
 
     fn sink(&mut self) -> Check {
+        self.turn_sink();
+        self.look_at_sink()
+    }
+
+    fn turn_sink(&mut self) -> SinkTurn {
         let life = self.life.as_mut().expect("alive");
         life.touched = true;
-        let mut turned = life.queue.turn_sink();
-        if turned == SinkTurn::Out && self.desk.look().batch.is_none() && life.batch.is_empty() {
+        let turned = life.queue.turn_sink();
+        if turned == SinkTurn::Out && self.desk.look().events.is_empty() && life.batches.is_empty() {
             // The sink gets what is out when it is asked for the first time.
-            turned = life.queue.turn_sink();
+            return life.queue.turn_sink();
         }
-        let _ = turned;
-        let batch = self.desk.look().batch.take();
-        if let Some(batch) = batch {
-            let first = batch.first().map_or(0, |(lsn, _)| lsn.number());
-            self.note(format!("batch of {} from {first}", batch.len()));
-            let queue = &self.life.as_ref().expect("alive").queue;
-            if queue.has_failed() {
-                self.model.failed_at(queue.metrics().durable_lsn.number());
+        turned
+    }
+
+    /// What the sink has been given since, and what has been taken from it.
+    fn look_at_sink(&mut self) -> Check {
+        let events = std::mem::take(&mut self.desk.look().events);
+        for event in events {
+            match event {
+                DeskEvent::Given(number, batch) => self.given(number, batch)?,
+                DeskEvent::Dropped(number) => {
+                    let life = self.life.as_mut().expect("alive");
+                    // A failed attempt; after the last one its entries are parked.
+                    for (lsn, _) in life.batches.remove(&number).unwrap_or_default() {
+                        self.model.may_be_done(lsn.number());
+                    }
+                    self.tally.count("batches dropped by their deadline", 1);
+                }
             }
-            for (lsn, item) in &batch {
-                self.model.shown(lsn.number(), item)?;
-            }
-            self.life.as_mut().expect("alive").batch = batch;
         }
+        Ok(())
+    }
+
+    fn given(&mut self, number: u64, batch: Vec<(Lsn, Item)>) -> Check {
+        let first = batch.first().map_or(0, |(lsn, _)| lsn.number());
+        self.note(format!("batch of {} from {first}", batch.len()));
+        let life = self.life.as_mut().expect("alive");
+        if life.queue.has_failed() {
+            self.model.failed_at(life.queue.metrics().durable_lsn.number());
+        }
+        let lanes: Vec<_> = batch.iter().map(|(lsn, item)| (lsn.number(), item.lane)).collect();
+        let out = life.batches.values().flatten().map(|(_, item)| item.lane);
+        self.model.out_together(&lanes, out)?;
+        for (lsn, item) in &batch {
+            self.model.shown(lsn.number(), item)?;
+        }
+        life.batches.insert(number, batch);
+        let most = self.tally.counts.entry("batches out at once, at most").or_default();
+        *most = (*most).max(life.batches.len() as u64);
         Ok(())
     }
 
     fn answer(&mut self, answer: Answer) -> Check {
         let life = self.life.as_mut().expect("alive");
-        if life.batch.is_empty() {
+        let open: Vec<u64> = life.batches.keys().copied().collect();
+        if open.is_empty() {
             return self.sink();
         }
-        let batch = std::mem::take(&mut life.batch);
+        let number = open[self.at % open.len()];
+        let batch = life.batches.remove(&number).expect("it is open");
         let reply = match answer {
             Answer::Ack => Reply::Outcome(ringwal::Outcome::ack()),
             Answer::Retry => Reply::Outcome(ringwal::Outcome::retry("not now")),
@@ -662,7 +829,17 @@ impl World {
             }
         };
         self.tally.count(kind_of(answer), 1);
-        let is_late = life.queue.closing() == Some(Closing::Logs);
+        self.desk.look().replies.insert(number, reply.clone());
+        let was_late = life.queue.closing() == Some(Closing::Logs);
+        self.turn_sink();
+        // Who has ended, or does not listen any more, has not taken it.
+        let is_left = {
+            let mut desk = self.desk.look();
+            let before = desk.events.len();
+            desk.events.retain(|event| !matches!(event, DeskEvent::Dropped(dropped) if *dropped == number));
+            desk.replies.remove(&number).is_some() || desk.events.len() < before
+        };
+        let is_late = was_late || is_left;
         self.tally.count("answers after a deadline", u64::from(is_late));
         for (at, (lsn, item)) in batch.iter().enumerate() {
             let is_ack = match &reply {
@@ -683,9 +860,8 @@ impl World {
                 self.model.may_be_done(lsn.number());
             }
         }
-        self.desk.look().reply = Some(reply);
         self.note(format!("{answer:?}"));
-        self.sink()
+        self.look_at_sink()
     }
 
     /// Time goes on to what is due next. False: nothing is, or not within a day.
@@ -705,6 +881,8 @@ impl World {
     /// All goes on in turn, for so many rounds or until nothing moves any more. The sink acknowledges. True: nothing
     /// moves any more.
     fn run(&mut self, rounds: u32, ack: bool, to_rest: bool) -> Check<bool> {
+        let sleeps = self.setup.idle == Idle::Park;
+        let (mut seen, mut quiet) = (0, 0);
         for _ in 0..rounds {
             let mut moved = false;
             for _ in 0..3 {
@@ -713,38 +891,86 @@ impl World {
                     break;
                 }
                 life.touched = true;
-                moved = true;
+                // A core that never sleeps turns whether there is something to do or not.
+                moved |= sleeps;
             }
             moved |= self.machine.step();
             self.burnt();
-            let Some(life) = &mut self.life else { return Ok(true) };
-            let holds = !life.batch.is_empty();
+            let Some(life) = &self.life else { return Ok(true) };
             let before = self.trace;
-            if holds && ack {
+            if !life.batches.is_empty() && ack {
                 self.answer(Answer::Ack)?;
                 moved = true;
             } else {
-                let rests = |turn| matches!(turn, SinkTurn::Rests | SinkTurn::Ended);
-                let life = self.life.as_mut().expect("alive");
-                if !holds {
-                    moved |= !rests(life.queue.turn_sink());
-                    self.sink()?;
-                }
+                let turned = self.life.as_mut().expect("alive").queue.turn_sink();
+                moved |= !matches!(turned, SinkTurn::Rests | SinkTurn::Ended);
+                self.sink()?;
             }
             moved |= before != self.trace;
             self.after()?;
-            if self.life.is_none() {
-                return Ok(true);
+            let Some(life) = &self.life else { return Ok(true) };
+            if sleeps {
+                if !moved && !life.queue.is_awake() && !self.next() {
+                    return Ok(true);
+                }
+                continue;
             }
-            let awake = self.life.as_ref().is_some_and(|life| life.queue.is_awake());
-            if !moved && !awake && !self.next() {
-                return Ok(true);
+            let now = self.state_of_things();
+            quiet = if moved || now != seen { 0 } else { quiet + 1 };
+            seen = now;
+            if quiet > QUIET_MAX {
+                if !self.next() {
+                    return Ok(true);
+                }
+                quiet = 0;
+            }
+            // What is due within the core is told to nobody.
+            if quiet > 0 && !self.next_within(BUSY_STEP) {
+                self.clock.advance(BUSY_STEP);
             }
         }
         if to_rest {
-            broken!("I6: the queue does not come to rest in {rounds} rounds");
+            let life = self.life.as_ref().expect("alive");
+            if life.queue.health().reasons().iter().any(|why| matches!(why, Concern::ParkFull(_))) {
+                // Tried again and again, until somebody makes room.
+                return Ok(true);
+            }
+            broken!(
+                "I6: the queue does not come to rest in {rounds} rounds: {:?} {:?}",
+                life.queue.health(),
+                life.queue.metrics()
+            );
         }
         Ok(false)
+    }
+
+    /// What changes when a core that never sleeps does something.
+    fn state_of_things(&self) -> u64 {
+        let Some(life) = &self.life else { return 0 };
+        let metrics = life.queue.metrics();
+        let numbers = [
+            self.machine.op_count(),
+            self.machine.in_flight_count() as u64,
+            metrics.pushed,
+            metrics.ring_bytes,
+            metrics.pending,
+            metrics.in_flight,
+            metrics.delivered,
+            metrics.parked,
+            metrics.discarded + metrics.redelivered,
+            metrics.durable_lsn.number(),
+            metrics.cursor_lsn.number(),
+            metrics.batches,
+        ];
+        numbers.iter().fold(1, |hash, number| mix(hash ^ number))
+    }
+
+    /// As `next`, if that is near enough.
+    fn next_within(&mut self, within: Duration) -> bool {
+        let queue = self.life.as_ref().and_then(|life| life.queue.next_due());
+        let due = [queue, self.machine.next_due()].into_iter().flatten().min();
+        let near = due.filter(|at| at.since(self.clock.now()) <= within);
+        near.inspect(|at| self.clock.advance_to(*at)).is_some()
     }
 
     // Looking.
@@ -755,9 +981,10 @@ impl World {
         if self.life.is_none() {
             return Ok(());
         }
-        for lane in 0..LANES {
+        for lane in 0..=LOOSE {
             self.pushing(lane)?;
         }
+        self.look_at_sink()?;
         self.durables()?;
         self.drains()?;
         self.park_work()?;
@@ -925,10 +1152,22 @@ impl World {
         let Some(outcome) = life.queue.poll_close(late) else { return Ok(()) };
         self.note(format!("closed: {outcome:?}"));
         let failed = self.life.as_ref().is_some_and(|life| life.failed);
-        // Handles that are still waited on must have an end now: looked at before the queue goes.
-        self.ended()?;
+        // Handles that are still waited on must have an end now: looked at before the queue goes. Unless the disk hangs.
+        if !matches!(outcome, Err(ShutdownError::DiskSilent { .. })) {
+            self.ended()?;
+        }
         let state = match outcome {
             Ok(state) | Err(ShutdownError::Deadline(state)) => state,
+            Err(ShutdownError::DiskSilent { state, unsure, .. }) => {
+                // As after a kill: what is not known to be durable may be gone.
+                let metrics = self.life.as_ref().expect("alive").queue.metrics();
+                if state.left_in_log + unsure != metrics.pending + metrics.in_flight {
+                    broken!("closing tells {state:?} and {unsure} unsure: {metrics:?}");
+                }
+                self.tally.count("shutdowns that gave up on the disk", 1);
+                self.die(Death::Kill);
+                return Ok(());
+            }
             Err(ShutdownError::Storage { .. }) if failed => {
                 self.tally.count("shutdowns with a failed log", 1);
                 self.gone();
@@ -955,7 +1194,7 @@ impl World {
 
     /// The flush core has ended: nobody is left waiting.
     fn ended(&mut self) -> Check {
-        for lane in 0..LANES {
+        for lane in 0..=LOOSE {
             self.pushing(lane)?;
         }
         self.durables()?;
@@ -986,8 +1225,14 @@ impl World {
         self.at += 1;
         self.heal();
         for _ in 0..8 {
+            if self.refuses {
+                return Ok(());
+            }
             if self.life.is_none() {
                 self.open(None, None)?;
+                if self.refuses {
+                    return Ok(());
+                }
                 if self.life.is_none() {
                     continue;
                 }
@@ -1006,6 +1251,9 @@ impl World {
             if closes {
                 self.closing(true)?;
                 self.run(ROUNDS_MAX, true, true)?;
+            } else if life.leaked {
+                // Closing passes what nobody will ever give back.
+                self.shut(true)?;
             } else if life.failed || halted {
                 if halted {
                     if !self.model.may_halt() {
@@ -1042,9 +1290,12 @@ impl World {
         self.life.as_mut().expect("alive").queue.begin_closing(true);
         self.after()?;
         self.run(ROUNDS_MAX, true, true)?;
-        if late && self.life.is_some() {
-            self.closing(true)?;
-            self.run(ROUNDS_MAX, true, true)?;
+        // One step after another may have nothing to wait for any more: a leaked claim, damage.
+        for _ in 0..2 {
+            if late && self.life.as_ref().is_some_and(|life| life.queue.closing() != Some(Closing::Logs)) {
+                self.closing(true)?;
+                self.run(ROUNDS_MAX, true, true)?;
+            }
         }
         Ok(())
     }
@@ -1110,6 +1361,9 @@ impl World {
             return Ok(());
         }
         self.open(None, None)?;
+        if self.refuses {
+            return Ok(());
+        }
         let Some(life) = &self.life else { broken!("what was closed in order does not open") };
         let recovery = life.queue.recovery();
         if recovery.recovered > 0 && !self.model.rotted {
@@ -1152,7 +1406,7 @@ trait Halted {
 
 impl Halted for ringwal::Health {
     fn is_failed_by_corruption(&self) -> bool {
-        matches!(self, Self::Failed(why) if why.iter().any(|concern| matches!(concern, ringwal::Concern::LogCorrupt(_))))
+        matches!(self, Self::Failed(why) if why.iter().any(|concern| matches!(concern, Concern::LogCorrupt(_))))
     }
 }
 

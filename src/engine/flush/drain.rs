@@ -60,6 +60,8 @@ impl Flush {
             self.drainer.hold(ring, start, drained, next, Lsn::new(next.number() - in_frame));
             if drained.records > 0 {
                 any = true;
+                let run = &frame.spare_mut()[..drained.bytes];
+                self.state.waits.answer_run(ring, start..drained.end, run, next, drained.records);
                 frame.advance(drained.bytes, drained.records, RunEnd { ring, end: drained.end });
                 let counters = &self.shared.counters;
                 counters.pushed.add(u64::from(drained.records));
@@ -105,6 +107,8 @@ impl Flush {
                 continue;
             }
             any = true;
+            let run = &chunk[FRAME_HEADER_LEN..][..drained.bytes];
+            self.state.waits.answer_run(ring, start..drained.end, run, first_lsn, drained.records);
             let next_lsn = first_lsn.advance(u64::from(drained.records));
             self.state.next_after_failure = Some(next_lsn);
             let counters = &self.shared.counters;

@@ -175,6 +175,7 @@ impl Flush {
                         let next = corruption.last.next();
                         let lost = self.shared.holes.lock().add(corruption.first, next);
                         self.shared.counters.lost.add(lost);
+                        self.shared.status.lose(corruption.first, next);
                         self.window.skip_to(next);
                         self.reader.skip(&corruption);
                         self.shared.notices.push(Notice::Lost(corruption.first, next));

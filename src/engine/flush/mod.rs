@@ -15,13 +15,17 @@
 //! | `log_io.rs`  | frames to the disk, and back                              |
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
+//! | `pressure.rs`| how full the queue is                                     |
+//! | `waits.rs`   | who asks for an LSN, and the deadlines of tasks           |
 
 mod at_disk;
 mod drain;
 mod log_io;
+mod pressure;
 mod rest;
 #[cfg(all(test, feature = "testing", not(loom)))]
 mod tests;
+mod waits;
 
 pub(crate) use self::at_disk::AtDisk;
 pub(crate) use self::rest::Rest;
@@ -34,6 +38,7 @@ use crate::engine::clock::Clock;
 use crate::engine::parking::Parking;
 use crate::engine::rings::Home;
 use crate::engine::share::Share;
+use crate::engine::waits::Alarm;
 use crate::engine::window::Window;
 use crate::engine::{Command, Shared};
 use crate::lsn::Lsn;
@@ -45,6 +50,8 @@ use crate::wal::block::Pool;
 use crate::wal::frame::Place;
 use crate::wal::log::{Blocked, Log};
 use crate::wal::reader::Reader;
+
+use pressure::Grades;
 
 /// The flush core's own.
 pub(crate) struct Flush {
@@ -76,6 +83,7 @@ pub(crate) struct State {
     /// Which ring is drained first.
     first_ring: u32,
     fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
+    waits: waits::Waits,
     blocked: Option<Blocked>,
     reading: bool,
     /// Where the next frame lies that must be read back, if that is known.
@@ -90,6 +98,7 @@ pub(crate) struct State {
     next_after_failure: Option<Lsn>,
     ending: bool,
     closing_logs: bool,
+    grades: Grades,
     /// When sizes were last published.
     sized: Instant,
     /// The newest segment that was told, and how many there were then.
@@ -133,6 +142,7 @@ impl Flush {
     pub(crate) fn turn(&mut self) -> Rest {
         let now = self.clock.now();
         let mut again = self.take_commands(now);
+        self.state.waits.ring(now);
         again |= self.take_acks(now);
         let urgent = self.shared.take_urgent();
         let drained = self.drain(now);
@@ -149,6 +159,8 @@ impl Flush {
         self.submit(now);
         again |= self.take_events();
         again |= self.hand_over();
+        self.watch_pressure(now);
+        self.shared.gate.publish_time(now);
         if self.state.ending {
             again |= self.close_logs(now);
         }
@@ -166,6 +178,8 @@ impl Flush {
             any = true;
             match command {
                 Command::Fence { tails, reply } => self.state.fences.push((tails, reply)),
+                Command::Place { upto, reply } => self.state.waits.ask(upto, reply),
+                Command::Alarm { at, alarm } => self.state.waits.set_alarm(Alarm { at, alarm }),
                 Command::Park { lease, records } => self.parking.park(lease, records),
                 Command::ListParked { after, max, reply } => self.parking.list(after, max, reply),
                 Command::Unpark { ids, exit, reply } => self.parking.unpark(now, &self.shared, &ids, exit, reply),
@@ -180,6 +194,7 @@ impl Flush {
             return false;
         };
         self.state.acked = acks.acked;
+        self.note_done(&acks.done);
         if self.state.next_after_failure.is_none() {
             self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
         } else {
@@ -190,9 +205,7 @@ impl Flush {
     }
 
     fn answer_fences(&mut self) {
-        // LSNs that opening stepped over (a reservation, a torn tail) are no entries: nobody will be done with them.
-        let (next, recovery) = (self.next_lsn(), &self.shared.recovery);
-        let last = if next == recovery.next { recovery.end } else { next.prev() };
+        let last = self.last_entry();
         let drained = &self.state.drained;
         self.state.fences.retain(|(tails, reply)| {
             let passed = tails.iter().zip(drained).all(|(tail, drained)| drained >= tail);
@@ -201,6 +214,7 @@ impl Flush {
             }
             !passed
         });
+        self.state.waits.answer(&self.state.drained, last);
     }
 
     /// Whether somebody waits for what no commit was asked for yet. When the wish was told it lay behind an entry
@@ -352,8 +366,14 @@ impl Flush {
         let mut scratch = vec![0; self.shared.config.ring_bytes];
         let mut left = 0;
         for ring in 0..self.shared.rings.count() {
-            while self.drainer.is_ready(ring) {
-                left += u64::from(self.drainer.drain(ring, &mut scratch).records);
+            loop {
+                while self.drainer.is_ready(ring) {
+                    left += u64::from(self.drainer.drain(ring, &mut scratch).records);
+                }
+                // A claim that nobody gives back hides what lies behind it, which is left as well.
+                if !self.drainer.give_up(ring) {
+                    break;
+                }
             }
         }
         left

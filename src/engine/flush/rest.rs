@@ -18,6 +18,9 @@ use super::Flush;
 
 /// Pause between drains while there is traffic and nobody waits.
 const LAZY_PAUSE: Duration = Duration::from_micros(50);
+/// How long it sleeps at most while pushes wait for what may come without a word: space on a disk, memory that a sink
+/// had kept.
+const HEALS: Duration = Duration::from_millis(100);
 /// How long `Idle::Backoff` looks around before it sleeps.
 const BACKOFF: Duration = Duration::from_micros(50);
 
@@ -65,8 +68,9 @@ impl Flush {
             return Rest::Look;
         }
         let now = self.clock.now();
-        let due = [self.log.poll_timeout(), self.parking.log.poll_timeout()].into_iter().flatten().min();
-        let until_due = due.map(|at| at.since(now));
+        let due = [self.log.poll_timeout(), self.parking.log.poll_timeout(), self.shared.gate.next_due()];
+        let due = due.into_iter().flatten().min();
+        let until_due = due.map(|at| at.since(now)).into_iter().chain(self.state.waits.next_alarm(now)).min();
         if until_due == Some(Duration::ZERO) {
             return Rest::Look;
         }
@@ -82,7 +86,7 @@ impl Flush {
             // Whatever ends this also rouses: a completion, an ack, a waiter. A publish does not, though who waits
             // may wait for one: then any push is to. The timeout is for what heals by itself, such as a disk that
             // is given space.
-            let heals = is_blocked.then_some(Duration::from_millis(100));
+            let heals = (is_blocked || self.holds_pushes()).then_some(HEALS);
             let timeout = [until_due, heals].into_iter().flatten().min();
             let depth = if !is_blocked && self.waits_for_publish() { Sleep::Deep } else { Sleep::Nap };
             return self.sleep(depth, timeout);
@@ -91,13 +95,14 @@ impl Flush {
             std::hint::spin_loop();
             return Rest::No;
         }
-        self.sleep(Sleep::Deep, until_due)
+        let heals = self.holds_pushes().then_some(HEALS);
+        self.sleep(Sleep::Deep, [until_due, heals].into_iter().flatten().min())
     }
 
     /// Whether somebody waits for more than is drained: with room for it, it can only be claimed and not published.
     fn waits_for_publish(&self) -> bool {
         let wants_more = |(ring, drained): (u32, &u64)| self.shared.rings.durable(ring).wanted() > Some(*drained);
-        !self.state.fences.is_empty() || (0..).zip(&self.state.drained).any(wants_more)
+        !self.state.fences.is_empty() || self.state.waits.is_asked() || (0..).zip(&self.state.drained).any(wants_more)
     }
 
     /// Announces a sleep, unless something has come.

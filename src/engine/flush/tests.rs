@@ -237,10 +237,12 @@ fn what_was_let_go_is_read_back_once() {
     let mut stage = Stage::open_on(machine, clock, Durability::Immediate, 1, 64 << 10);
     stage.queue.set_paused(true);
     let shared = Arc::clone(&stage.shared);
+    let mut next = 0;
     for n in 0..9_000_u32 {
-        // Frames of one block to twelve.
-        if n % 47 == 0 || n % 47 == 5 || n % 47 == 17 {
+        // A ring that is half full is drained: frames of nine blocks to fifteen.
+        if n == next {
             stage.settle();
+            next += 34 + n * 7 % 23;
         }
         let mut claim = shared.rings.claim(0, 1000).unwrap();
         claim.payload_mut().fill(n as u8);

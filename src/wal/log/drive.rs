@@ -18,11 +18,11 @@ use crate::wal::builder::FrameBuilder;
 use crate::wal::config::{Commit, Event, Room};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::Mutant;
-use crate::wal::op::{DiskError, LogId, Op};
+use crate::wal::op::{DiskError, LogId, Op, Owner, Token};
 use crate::wal::segment::HEADER_BLOCKS;
 use crate::wal::slots::Want;
 
-use super::{KEEPER, Log, Phase, SLOTS, WRITER};
+use super::{KEEPER, Log, PART_SHIFT, Phase, SLOTS, WRITER};
 
 impl Log {
     /// Whether the next [`Self::frame`] takes a chunk of the pool.
@@ -51,6 +51,23 @@ impl Log {
         });
         let open = self.open.as_ref().map_or(0, |open| open.body_len() as u64);
         on_disk.sum::<u64>() + self.writer.held_bytes() + open
+    }
+
+    /// Bytes of the segment files in which something lies above `acked`, but for the room that the newest still has: no
+    /// new frame can have them before more is acknowledged.
+    #[must_use]
+    pub fn taken_bytes(&self, acked: Lsn) -> u64 {
+        let (segments, len) = (&self.desk.segments, self.desk.segment_len);
+        let filled = segments.count_above(acked) as u64 * len;
+        let newest = segments.last().filter(|_| self.writer.is_active());
+        let room = newest.map_or(0, |newest| len - u64::from(newest.end_position) * u64::from(self.desk.block_len));
+        filled.saturating_sub(room)
+    }
+
+    /// Whether a slot comes free without another ack, once the cursor says on disk what it says already.
+    #[must_use]
+    pub fn will_free(&self) -> bool {
+        self.slots.would_release(self.keeper.acked())
     }
 
     /// Bytes of the segment files that hold something.
@@ -113,6 +130,20 @@ impl Log {
     #[must_use]
     pub fn keeps_numbers(&self) -> bool {
         self.failure.is_none() || self.keeper_failed || self.keeper.has_reserved_rest(self.writer.next_lsn())
+    }
+
+    /// The write of the cursor, at once and alone, if the disk does not know all of it: for opening, which goes on when that
+    /// is durable.
+    pub fn poll_cursor(&mut self, now: Instant) -> Option<(Token, Op)> {
+        self.keeper.urge();
+        let (number, op) = self.keeper.poll_cursor(now, self.writer.durable(), &mut self.desk.arena)?;
+        self.desk.stats.cursors += 1;
+        self.outstanding += 1;
+        Some((self.token(KEEPER, number), op))
+    }
+
+    pub(super) fn token(&self, part: u32, number: u32) -> Token {
+        Token { owner: Owner::Log(self.desk.config.log), number: part << PART_SHIFT | number }
     }
 
     pub(super) fn next_op(&mut self, now: Instant) -> Option<(u32, (u32, Op))> {

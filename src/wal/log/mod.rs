@@ -409,8 +409,7 @@ impl Log {
         self.drive(now);
         let (part, (number, op)) = self.next_op(now)?;
         self.outstanding += u32::from(part != SLOTS);
-        let number = part << PART_SHIFT | number;
-        Some((Token { owner: Owner::Log(self.desk.config.log), number }, op))
+        Some((self.token(part, number), op))
     }
 
     /// The next thing to tell.
