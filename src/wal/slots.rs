@@ -4,7 +4,7 @@
 //!            Prepare            take_free           sealed, and a durable
 //!   absent ─────────► preparing ───► free ───► live ─── cursor at its end ──► free (≤ spare_max)
 //!      ▲                  │ failed: retried       ▲                       └─► retiring ──┐
-//!      │                  ▼ after 1 s             │                 one a second, Remove │
+//!      │                  ▼ after 1 s             │                 one at a time, Remove │
 //!      │              unprepared ─────────────────┘ (Prepare first)                      │
 //!      └─────────────────────────────────────────────────────────────────────────────────┘
 //! ```
@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::time::Instant;
 use crate::wal::arena::Arena;
-use crate::wal::config::Room;
+use crate::wal::config::{LogConfig, Room};
 use crate::wal::op::{FileId, LogId, Op};
 use crate::wal::recovery::Recovered;
 use crate::wal::segment::{HEADER_BLOCKS, write_free_mark};
@@ -25,9 +25,6 @@ use crate::wal::writer::NUMBER_MASK;
 
 /// How long a failed preparation waits.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long there must have been too many free slots before one is removed, and then the next one: a busy log, whose
-/// backlog comes and goes, wants them back, and preparing one writes all of it.
-const REMOVE_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slot {
@@ -68,6 +65,7 @@ pub(super) struct Slots {
     segment_len: u64,
     slots_max: usize,
     spare_max: usize,
+    surplus_kept: Duration,
     slots: Vec<Slot>,
     preparing: Vec<Preparing>,
     removing: Option<(u32, SlotNo)>,
@@ -80,13 +78,14 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(log: LogId, slots_max: u32, spare_max: u32, recovered: &Recovered) -> Self {
+    pub(super) fn new(config: &LogConfig, recovered: &Recovered) -> Self {
         let mut slots = Self {
-            log,
+            log: config.log,
             block_len: recovered.meta.block_len,
             segment_len: recovered.meta.segment_len,
-            slots_max: slots_max.max(2) as usize,
-            spare_max: spare_max.max(1) as usize,
+            slots_max: config.slots_max.max(2) as usize,
+            spare_max: config.spare_max.max(1) as usize,
+            surplus_kept: config.surplus_kept,
             slots: Vec::new(),
             preparing: Vec::with_capacity(2),
             removing: None,
@@ -241,7 +240,7 @@ impl Slots {
         }
         if self.free() <= self.spare_max {
             self.surplus_since = None;
-        } else if self.removing.is_none() && now.since(*self.surplus_since.get_or_insert(now)) >= REMOVE_AFTER {
+        } else if self.removing.is_none() && now.since(*self.surplus_since.get_or_insert(now)) >= self.surplus_kept {
             self.surplus_since = Some(now);
             let at = self.slots.iter().rposition(|s| *s == Slot::Free)?;
             let slot = SlotNo(u32::try_from(at).ok()?);
@@ -280,7 +279,7 @@ impl Slots {
     /// When a failed preparation is tried again, or a slot removed.
     pub(super) fn poll_timeout(&self, want: Want) -> Option<Instant> {
         let again = self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want));
-        let surplus = self.surplus_since.filter(|_| self.removing.is_none()).map(|since| since + REMOVE_AFTER);
+        let surplus = self.surplus_since.filter(|_| self.removing.is_none()).map(|since| since + self.surplus_kept);
         again.into_iter().chain(surplus).min()
     }
 }

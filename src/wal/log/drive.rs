@@ -25,6 +25,12 @@ use crate::wal::slots::Want;
 use super::{KEEPER, Log, PART_SHIFT, Phase, SLOTS, WRITER};
 
 impl Log {
+    /// Length of a block in bytes: frames begin at multiples of it.
+    #[must_use]
+    pub const fn block_len(&self) -> u32 {
+        self.desk.block_len
+    }
+
     /// Whether the next [`Self::frame`] takes a chunk of the pool.
     #[must_use]
     pub fn takes_chunk(&self) -> bool {

@@ -103,7 +103,7 @@ impl Log {
         assert!(pool.chunk_len() as u64 >= needed, "a chunk of the pool holds a cursor and a header");
         let longest = (meta.segment_len - u64::from(HEADER_BLOCKS * block_len)).min(u64::from(meta.frame_len_max));
         let frame_len_max = usize::try_from(longest).unwrap_or(usize::MAX) - config.coding.overhead();
-        let mut slots = Slots::new(config.log, config.slots_max, config.spare_max, &recovered);
+        let mut slots = Slots::new(&config, &recovered);
         if let Some(last) = recovered.live.last().filter(|_| config.mutants.has(Mutant::AppendToTail)) {
             slots.reopen(last.slot, last.uid);
         }
@@ -197,12 +197,6 @@ impl Log {
     pub fn stats(&self) -> LogStats {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         LogStats { slots_live: count(self.slots.live()), slots_free: count(self.slots.free()), ..self.desk.stats }
-    }
-
-    /// Length of a block in bytes: frames begin at multiples of it.
-    #[must_use]
-    pub const fn block_len(&self) -> u32 {
-        self.desk.block_len
     }
 
     /// The segments that hold something to deliver.

@@ -101,7 +101,8 @@ fn without_space_a_freed_slot_is_used_again() {
 
 #[test]
 fn free_slots_beyond_the_spare_ones_are_removed_one_a_second() {
-    let mut b = Bench::with(recovered(8, 4), config(IMMEDIATE));
+    let kept = Duration::from_secs(1);
+    let mut b = Bench::with(recovered(8, 4), LogConfig { surplus_kept: kept, ..config(IMMEDIATE) });
     let mut removed = Vec::new();
     for _ in 0..3 {
         assert_eq!(b.end_all(), vec![], "a log whose backlog comes and goes wants them back");
