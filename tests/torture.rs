@@ -154,6 +154,9 @@ fn later_seeds_that_found_something_find_nothing_any_more() {
         1_354_094_279_885,
         // A lie took what was promised, and the opening that gave it up was cut off: the next one does not tell it again.
         3_539_481_011_864,
+        // The last two frames rotted, and a promise covered the first alone: that was given up and said, and of the other,
+        // whose entries had been told durable, the opening said nothing. It is a torn tail.
+        7_525_672_441_996,
         // With several batches out an entry that was filled in place overtook others of its key.
         24,
     ] {

@@ -26,7 +26,7 @@
 //! | C     | none, and all that is missing is at or below the cursor, or done | dead, never an error: on behind it         |
 //! | D     | none, promise ≥ `g`, a later one begins at `f`                   | corruption `g..f`, on at `f`               |
 //! | E     | none, promise ≥ `g`, none later, a next segment                  | corruption up to the next segment's base   |
-//! | F     | none, promise ≥ `g`, none later, no next segment                 | corruption up to the promise (see J)       |
+//! | F     | none, promise ≥ `g`, none later, no next segment                 | corruption up to the promise (see J), torn behind it |
 //! | G     | none, promise < `g`                                              | torn tail: the log ends at `g - 1`         |
 //! | H     | the log goes on behind the end at which it was closed            | corruption                                 |
 //! | I     | no segment holds `acked + 1`, promise ≤ `acked`                  | the log is empty                           |

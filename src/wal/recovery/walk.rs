@@ -250,6 +250,7 @@ impl Walk<'_> {
         if first > until {
             return behind;
         }
+        let walked = last;
         let (slot, position) = match last {
             Some(i) => (self.segments[i].slot, self.out.spans.last().map_or(HEADER_BLOCKS, |s| s.end_position)),
             None => (behind.map_or(SlotNo(0), |i| self.segments[i].slot), 0),
@@ -262,6 +263,9 @@ impl Walk<'_> {
         self.out.bridged += usize::from(behind.is_some());
         if let (None, Some(span)) = (behind, self.out.spans.last_mut()) {
             span.end = span.end.max(last);
+        }
+        if let (None, Some(index)) = (behind, walked) {
+            self.tear_behind(index, position, last);
         }
         behind
     }
@@ -410,6 +414,24 @@ impl Walk<'_> {
         if begun + stranded_frames > 0 {
             let offset = u64::from(at) * u64::from(self.known.block_len);
             self.out.torn = Some(TornTail { slot: segment.slot, offset, end, broken_frames: begun, stranded_frames });
+        }
+    }
+
+    /// The same behind `end`, up to which all was promised and is given up: what was missing there, from `at` on, is said
+    /// already, and is not torn.
+    fn tear_behind(&mut self, index: usize, at: u32, end: Lsn) {
+        let (segments, torn) = (self.segments, &mut self.out.torn);
+        let Some(frames) = &segments[index].frames else {
+            return;
+        };
+        let own = |frame: &&Found| frame.position() >= at && frame.header.first_lsn > end;
+        let stranded_frames = frames.found.iter().filter(own).filter(|frame| frame.whole).count() as u64;
+        let bad = frames.found.iter().filter(own).filter(|frame| !frame.whole).map(Found::position);
+        let bad: Vec<u32> = bad.chain(frames.broken.iter().copied().filter(|position| *position > at)).collect();
+        if let Some(first) = bad.iter().min() {
+            let offset = u64::from(*first) * u64::from(self.known.block_len);
+            let broken_frames = bad.len() as u64;
+            *torn = Some(TornTail { slot: segments[index].slot, offset, end, broken_frames, stranded_frames });
         }
     }
 

@@ -149,6 +149,23 @@ fn case_f_a_hole_at_the_end_reaches_up_to_the_promise() {
     assert_eq!(result(&segments, &closed), (4, vec![(3, 4)]), "an orderly end is a promise");
 }
 
+/// Two frames at the end had rotted; the promise reached up to the first. The second was gone without a word.
+#[test]
+fn case_f_what_was_begun_behind_the_promise_is_said_to_be_torn() {
+    let mut segments = [segment(1, 1, 0, 0, &[(1, 2, 0), (3, 2, 2), (5, 4, 4)])];
+    let frames = segments[0].frames.as_mut().unwrap();
+    frames.found[1].whole = false;
+    frames.found[2].whole = false;
+    let position = frames.found[2].position();
+    let walked = walk(&segments, &known(0, 4));
+    assert_eq!((walked.end.number(), holes(&walked)), (4, vec![(3, 4)]));
+    let torn = walked.torn.expect("5 to 8 had been begun");
+    assert_eq!((torn.end, torn.offset), (Lsn::new(4), u64::from(position) * 512));
+    assert_eq!((torn.broken_frames, torn.stranded_frames), (1, 0), "3 and 4 are said already");
+    // Where nothing was begun behind it, nothing is torn.
+    assert!(walk(&[segment(1, 1, 0, 0, &[(1, 2, 0)])], &known(0, 5)).torn.is_none());
+}
+
 #[test]
 fn case_g_a_hole_above_every_promise_is_the_torn_tail() {
     let mut segments = [segment(1, 1, 0, 0, &[(1, 2, 0), (3, 2, 2), (5, 1, 2)])];
