@@ -60,6 +60,7 @@ pub(crate) mod judge;
 mod repair;
 mod report;
 mod scan;
+mod tail;
 mod walk;
 pub use repair::Repair;
 pub use report::{

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::find::{Found, Frames};
 use super::report::{Corruption, TornTail};
+use super::tail::{torn, torn_behind};
 use crate::lsn::{Lsn, SlotNo};
 use crate::ring::record::RECORD_HEADER_LEN;
 use crate::wal::meta::LogEnd;
@@ -265,7 +266,7 @@ impl Walk<'_> {
             span.end = span.end.max(last);
         }
         if let (None, Some(index)) = (behind, walked) {
-            self.tear_behind(index, position, last);
+            self.out.torn = torn_behind(&self.segments[index], position, last, self.known.block_len);
         }
         behind
     }
@@ -408,30 +409,8 @@ impl Walk<'_> {
 
     /// Notes what an unclean stop left behind the end.
     fn tear(&mut self, segment: &Segment, frames: &Frames, at: u32, end: Lsn) {
-        let behind = &frames.found[frames.found.partition_point(|f| f.position() < at)..];
-        let stranded_frames = behind.iter().filter(|frame| frame.whole).count() as u64;
-        let begun = behind.len() as u64 - stranded_frames + u64::from(frames.broken.contains(&at));
-        if begun + stranded_frames > 0 {
-            let offset = u64::from(at) * u64::from(self.known.block_len);
-            self.out.torn = Some(TornTail { slot: segment.slot, offset, end, broken_frames: begun, stranded_frames });
-        }
-    }
-
-    /// The same behind `end`, up to which all was promised and is given up: what was missing there, from `at` on, is said
-    /// already, and is not torn.
-    fn tear_behind(&mut self, index: usize, at: u32, end: Lsn) {
-        let (segments, torn) = (self.segments, &mut self.out.torn);
-        let Some(frames) = &segments[index].frames else {
-            return;
-        };
-        let own = |frame: &&Found| frame.position() >= at && frame.header.first_lsn > end;
-        let stranded_frames = frames.found.iter().filter(own).filter(|frame| frame.whole).count() as u64;
-        let bad = frames.found.iter().filter(own).filter(|frame| !frame.whole).map(Found::position);
-        let bad: Vec<u32> = bad.chain(frames.broken.iter().copied().filter(|position| *position > at)).collect();
-        if let Some(first) = bad.iter().min() {
-            let offset = u64::from(*first) * u64::from(self.known.block_len);
-            let broken_frames = bad.len() as u64;
-            *torn = Some(TornTail { slot: segments[index].slot, offset, end, broken_frames, stranded_frames });
+        if let Some(tail) = torn(segment, frames, at, end, self.known.block_len) {
+            self.out.torn = Some(tail);
         }
     }
 
