@@ -157,6 +157,9 @@ fn later_seeds_that_found_something_find_nothing_any_more() {
         // The last two frames rotted, and a promise covered the first alone: that was given up and said, and of the other,
         // whose entries had been told durable, the opening said nothing. It is a torn tail.
         7_525_672_441_996,
+        // Behind a log that had failed the cursor was written without what was done above its low watermark: entries that an
+        // earlier life had settled, at an orderly close, came again.
+        3_938_254_513,
         // With several batches out an entry that was filled in place overtook others of its key.
         24,
     ] {

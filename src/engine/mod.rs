@@ -16,6 +16,7 @@
 //!
 //! What they share is [`Shared`]: queues between them, watermarks, counts.
 
+mod acks;
 mod breaker;
 pub(crate) mod call;
 pub(crate) mod calls;
@@ -57,6 +58,7 @@ use crate::config::{Config, Durability};
 use crate::delivery::breaker::BreakerState;
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
+pub(crate) use crate::engine::acks::AckState;
 use crate::engine::gate::Gate;
 use crate::engine::waits::{Reply, Upto};
 use crate::error::LogError;
@@ -113,14 +115,6 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// The flush core has ended.
     ended: AtomicBool,
-}
-
-/// What the sink is done with, as the delivery thread last knew it.
-#[derive(Debug)]
-pub(crate) struct AckState {
-    pub(crate) acked: Lsn,
-    pub(crate) done: Vec<(Lsn, Lsn)>,
-    pub(crate) attempts: Vec<(Lsn, u32)>,
 }
 
 /// What the flush core tells the delivery thread besides frames.

@@ -199,7 +199,8 @@ impl Flush {
             self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
         } else {
             // What was taken over after the log had failed has numbers that the log never gave out.
-            self.log.ack(now, acks.acked.min(self.log.end()), &[], &[]);
+            let acks = acks.up_to(self.log.end());
+            self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
         }
         true
     }
