@@ -1102,43 +1102,6 @@ mod refusals {
     }
 }
 
-/// A disk that hangs for longer than it takes to find out that a ring is broken, played by a pipe.
-#[cfg(feature = "tokio-uring")]
-#[test]
-fn a_slow_disk_is_not_taken_for_a_broken_ring_of_tokio_uring() {
-    let Some(mut rig) = rig(Kind::TokioUringOnTmpfs) else { return };
-    if rig.disk().report().direct {
-        eprintln!("SKIPPED: no place in memory, and a pipe takes no direct reads");
-        return;
-    }
-    let path = rig.path().join(SLOT.to_string());
-    let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-    // SAFETY: the name ends with a zero and lives until the call returns.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
-    let mut block = rig.pool.take().unwrap();
-    block.truncate(BLOCK);
-    rig.submit(Op::Read { file: SLOT, offset: 0, block });
-    let end = Instant::now() + Duration::from_millis(2500);
-    while let left = end.saturating_duration_since(Instant::now())
-        && !left.is_zero()
-    {
-        let ended = rig.disk().complete(Some(left));
-        assert!(ended.is_none(), "{ended:?}");
-    }
-    std::fs::OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|mut pipe| {
-            use std::io::Write;
-            pipe.write_all(&[7; BLOCK])
-        })
-        .unwrap();
-    match rig.next().result {
-        Ok(Output::Bytes(block)) => assert!(block.iter().all(|byte| *byte == 7)),
-        other => panic!("{other:?}"),
-    }
-}
-
 /// What lies on the runtime of tokio-uring cannot go to another thread: it says so, and frees nothing there.
 #[cfg(feature = "tokio-uring")]
 #[test]

@@ -95,7 +95,6 @@ const WORDS: &[&str] = &[
     "exec:true",
     "auto",
     "uring",
-    "tokio-uring",
     "threads",
     "stop",
     "cut-tail",

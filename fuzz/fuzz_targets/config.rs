@@ -69,7 +69,6 @@ const WORDS: &[&str] = &[
     "full",
     "auto",
     "uring",
-    "tokio-uring",
     "park",
     "spin",
     "accept",

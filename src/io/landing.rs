@@ -8,7 +8,6 @@
 //! directory's lock. A ring can be given the lock to keep, but not that of `tokio-uring`, which shows nobody its
 //! descriptor. What each write in flight does keep is the file that it goes to: so there is a lock on that.
 
-use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -60,12 +59,12 @@ pub(super) fn is_any(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = match rustix::fs::openat(dir, folder, flags, Mode::empty()) {
             Ok(folder) => folder,
-            Err(errno) if is_ours_to_tell(errno) => return Err(errno),
-            Err(_) => continue,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
         };
         for entry in Entries::read_from(&folder)? {
             let entry = entry?;
-            if entry.file_name().to_str().is_ok_and(is_ours) && is_locked(&folder, entry.file_name())? {
+            if entry.file_name().to_str().is_ok_and(is_ours) && is_locked(&folder, entry.file_name()) {
                 return Ok(true);
             }
         }
@@ -73,17 +72,10 @@ pub(super) fn is_any(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(false)
 }
 
-fn is_locked(folder: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
+fn is_locked(folder: &OwnedFd, name: &std::ffi::CStr) -> bool {
     // What is called so may be anything: a pipe would be waited for.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        Ok(fd) => Ok(rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)),
-        Err(errno) if is_ours_to_tell(errno) => Err(errno),
-        Err(_) => Ok(false),
-    }
-}
-
-/// Whether something is short here; else it is the file that cannot be opened, and recovery says so better.
-fn is_ours_to_tell(errno: Errno) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOMEM].contains(&errno)
+    // What cannot be opened is what recovery speaks about.
+    rustix::fs::openat(folder, name, flags, Mode::empty())
+        .is_ok_and(|fd| rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK))
 }

@@ -61,9 +61,6 @@ const TICK: Duration = Duration::from_millis(10);
 const TICKS_MAX: u32 = 100;
 /// Turns that a look takes: one submits and asks the ring, in the next the runtime hands the answers out.
 const LOOKS: u32 = 2;
-/// Descriptors that a runtime opens: the ring, epoll twice, its alarm and ours; and those of tokio's signals, if some
-/// other part of the program wants them.
-const DESCRIPTORS: usize = 8;
 /// Detail of errors after the ring has failed.
 const BROKEN: &str = "the ring of tokio-uring takes nothing any more, nothing is known of this op";
 
@@ -139,9 +136,6 @@ impl TokioUringDisk {
             let helper = Arc::clone(&helper);
             Box::new(move |completion| helper.deliver(completion))
         };
-        // A runtime that gets no ring never closes what it has opened before: so it is begun when there is enough.
-        let spare: Vec<_> = (0..DESCRIPTORS).map(|_| dir.fd.try_clone()).collect::<Result<_, _>>()?;
-        drop(spare);
         let mut ring = ::tokio_uring::uring_builder();
         ring.dontfork();
         let runtime = Runtime::new(::tokio_uring::builder().entries(SQ_LEN).uring_builder(&ring))?;
