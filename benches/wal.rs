@@ -105,7 +105,6 @@ impl Wal {
             commit: Commit::Immediate,
             slots_max: 32,
             spare_max: 2,
-            surplus_kept: Duration::ZERO,
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),

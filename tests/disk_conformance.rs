@@ -25,20 +25,8 @@ enum Kind {
     UringOnTmpfs,
     Threads,
     ThreadsOnTmpfs,
-    #[cfg(feature = "tokio-uring")]
-    TokioUring,
-    #[cfg(feature = "tokio-uring")]
-    TokioUringOnTmpfs,
     Memory,
 }
-
-/// The kinds that lie on a disk, one for each driver.
-const ON_DISK: &[Kind] = &[
-    Kind::Uring,
-    Kind::Threads,
-    #[cfg(feature = "tokio-uring")]
-    Kind::TokioUring,
-];
 
 /// A disk with its memory and, on a file system, its directory.
 struct Rig {
@@ -67,10 +55,6 @@ fn rig(kind: Kind) -> Option<Rig> {
         Kind::UringOnTmpfs => (Io::Uring, true),
         Kind::Threads => (Io::Threads, false),
         Kind::ThreadsOnTmpfs => (Io::Threads, true),
-        #[cfg(feature = "tokio-uring")]
-        Kind::TokioUring => (Io::TokioUring, false),
-        #[cfg(feature = "tokio-uring")]
-        Kind::TokioUringOnTmpfs => (Io::TokioUring, true),
         Kind::Memory => return Some(Rig { disk: Some(Box::new(RamDisk::new())), pool, dir: None, next: 0 }),
     };
     let dir = temp_dir(tmpfs);
@@ -168,10 +152,6 @@ macro_rules! suite {
         suite!(@kind uring_on_tmpfs UringOnTmpfs $($name)*);
         suite!(@kind threads Threads $($name)*);
         suite!(@kind threads_on_tmpfs ThreadsOnTmpfs $($name)*);
-        #[cfg(feature = "tokio-uring")]
-        suite!(@kind tokio_uring TokioUring $($name)*);
-        #[cfg(feature = "tokio-uring")]
-        suite!(@kind tokio_uring_on_tmpfs TokioUringOnTmpfs $($name)*);
         suite!(@kind memory Memory $($name)*);
     };
     (@kind $module:ident $kind:ident $($name:ident)*) => {
@@ -198,7 +178,6 @@ suite!(
     quarantine_copies_and_leaves_the_file,
     many_ops_complete_each_once_in_any_order,
     more_ops_than_the_disk_has_room_for_wait_their_turn,
-    looking_once_and_again_is_enough_to_get_on,
     a_doorbell_before_the_wait_is_not_lost,
     a_doorbell_from_another_thread_ends_the_wait,
     looking_once_does_not_swallow_the_doorbell,
@@ -372,28 +351,6 @@ fn more_ops_than_the_disk_has_room_for_wait_their_turn(mut rig: Rig) {
     }
     assert!(rig.read(SLOT, 4096 * OPS as u64, BLOCK).unwrap().iter().all(|b| *b == 8));
     assert!(rig.read(SLOT, 4096 * (OPS as u64 + 1), BLOCK).unwrap().iter().all(|b| *b == 0));
-}
-
-/// Also for ops that were submitted while there was something to give.
-fn looking_once_and_again_is_enough_to_get_on(mut rig: Rig) {
-    rig.prepare(SLOT, 1 << 20);
-    for place in 1..20 {
-        let end = Instant::now() + LONG;
-        let mut ended = 0;
-        for half in [0, BLOCK as u64] {
-            let block = rig.block(1, BLOCK);
-            rig.submit(Op::Write { file: SLOT, offset: place * 8192 + half, block, dsync: true });
-            if half == 0 {
-                // It may have ended meanwhile.
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            ended += usize::from(rig.disk().complete(Some(Duration::ZERO)).is_some());
-        }
-        while ended < 2 {
-            ended += usize::from(rig.disk().complete(Some(Duration::ZERO)).is_some());
-            assert!(Instant::now() < end, "a look does not send what was submitted");
-        }
-    }
 }
 
 fn a_doorbell_before_the_wait_is_not_lost(mut rig: Rig) {
@@ -572,10 +529,6 @@ fn reports_say_what_the_disk_is() {
     if let Some(report) = report_of(Kind::Uring) {
         assert_eq!(report.driver, "io_uring");
     }
-    #[cfg(feature = "tokio-uring")]
-    if let Some(report) = report_of(Kind::TokioUring) {
-        assert_eq!(report.driver, "tokio-uring");
-    }
     let report = report_of(Kind::Threads).unwrap();
     assert_eq!(report.driver, "threads");
     assert!(report.block_len_min.is_power_of_two() && (512..=65_536).contains(&report.block_len_min));
@@ -656,77 +609,6 @@ mod opening {
         reopened.unwrap();
     }
 
-    /// Asks for the file's lock as an opener does.
-    #[cfg(feature = "tokio-uring")]
-    fn is_locked(path: &Path) -> bool {
-        use std::os::fd::AsRawFd;
-        let file = std::fs::File::open(path).unwrap();
-        // SAFETY: the file is open until the call returns; no memory is involved.
-        unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) != 0 }
-    }
-
-    /// The kernel goes on writing for a process that was killed, and keeps open what it writes. The ring of
-    /// `tokio-uring` cannot be given the directory's lock to keep.
-    #[cfg(feature = "tokio-uring")]
-    #[test]
-    fn files_that_tokio_uring_writes_are_locked_while_they_are_open() {
-        let Some(mut rig) = rig(Kind::TokioUring) else { return };
-        for file in [SLOT, PARKED] {
-            rig.prepare(file, 65_536);
-            let path = rig.path().join(file.to_string());
-            assert!(!is_locked(&path), "the helper's writes end with the process");
-            rig.write(file, 4096, 1, BLOCK, true);
-            assert!(is_locked(&path));
-            // The directory's own locks taken away, as if its owner had been killed.
-            for lock in ["LOCK", ""] {
-                unlock(&rig.path().join(lock));
-            }
-            let refused = open(rig.path(), config(Io::Threads));
-            assert!(matches!(refused, Err(IoOpenError::Locked { .. })), "{refused:?}");
-            rig.done(Op::Remove { file });
-        }
-        rig.prepare(SLOT, 65_536);
-        rig.write(SLOT, 4096, 1, BLOCK, true);
-        let path = rig.path().join(SLOT.to_string());
-        drop(rig.disk.take());
-        assert!(!is_locked(&path));
-        drop(open(rig.path(), config(Io::Threads)).unwrap());
-    }
-
-    /// Lets go of what this process has locked at `path`.
-    #[cfg(feature = "tokio-uring")]
-    fn unlock(path: &Path) {
-        for entry in std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok) {
-            if std::fs::read_link(entry.path()).is_ok_and(|to| to.components().eq(path.components())) {
-                let fd: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
-                // SAFETY: no memory is involved.
-                unsafe { libc::flock(fd, libc::LOCK_UN) };
-            }
-        }
-    }
-
-    #[test]
-    fn a_directory_with_a_file_that_is_still_written_is_waited_for() {
-        let dir = temp_dir(false);
-        std::fs::create_dir(dir.path().join("park")).unwrap();
-        for name in [SLOT.to_string(), PARKED.to_string(), "META".to_owned()] {
-            let written = std::fs::File::create(dir.path().join(&name)).unwrap();
-            written.lock_shared().unwrap();
-            let refused = open(dir.path(), config(Io::Threads));
-            assert!(matches!(refused, Err(IoOpenError::Locked { .. })), "{name}: {refused:?}");
-            let writer = std::thread::spawn(move || {
-                std::thread::sleep(Duration::from_millis(30));
-                drop(written);
-            });
-            drop(open(dir.path(), IoConfig { lock_wait: LONG, ..config(Io::Threads) }).unwrap());
-            writer.join().unwrap();
-        }
-        // Other files are none of our business.
-        let other = std::fs::File::create(dir.path().join("notes.txt")).unwrap();
-        other.lock().unwrap();
-        drop(open(dir.path(), config(Io::Threads)).unwrap());
-    }
-
     #[test]
     fn what_is_no_directory_is_refused_by_name() {
         let dir = temp_dir(false);
@@ -785,13 +667,6 @@ mod opening {
 /// What a kernel may refuse.
 mod refusals {
     use super::*;
-
-    /// What a ring is demanded with.
-    const ON_A_RING: &[Io] = &[
-        Io::Uring,
-        #[cfg(feature = "tokio-uring")]
-        Io::TokioUring,
-    ];
 
     /// For which first argument a call is refused.
     #[derive(Clone, Copy)]
@@ -860,11 +735,9 @@ mod refusals {
                 rig.write(SLOT, 4096, 1, BLOCK, true);
                 drop(rig.disk.take());
 
-                for choice in ON_A_RING {
-                    match open(rig.path(), config(*choice)) {
-                        Err(error @ IoOpenError::UringRefused { .. }) => assert!(error.to_string().contains(remedy)),
-                        other => panic!("{other:?}"),
-                    }
+                match open(rig.path(), config(Io::Uring)) {
+                    Err(error @ IoOpenError::UringRefused { .. }) => assert!(error.to_string().contains(remedy)),
+                    other => panic!("{other:?}"),
                 }
                 drop(open(rig.path(), config(Io::Threads)).expect("a refused opener keeps no lock"));
             });
@@ -885,13 +758,11 @@ mod refusals {
             assert_eq!(report.driver, "threads");
             assert!(report.notes.iter().any(|note| note.contains("ulimit -l")), "{report:?}");
         });
-        for choice in ON_A_RING {
-            let (demanded, pool) = (opened(*choice).unwrap(), Pool::new(1, 64 << 10).unwrap());
-            refusing(libc::SYS_io_uring_setup, libc::EPERM, move || {
-                let error = demanded.into_disk(&pool).err().expect("it was demanded");
-                assert!(matches!(error, IoOpenError::UringRefused { errno: libc::EPERM, .. }), "{error:?}");
-            });
-        }
+        let (demanded, pool) = (opened(Io::Uring).unwrap(), Pool::new(1, 64 << 10).unwrap());
+        refusing(libc::SYS_io_uring_setup, libc::EPERM, move || {
+            let error = demanded.into_disk(&pool).err().expect("it was demanded");
+            assert!(matches!(error, IoOpenError::UringRefused { errno: libc::EPERM, .. }), "{error:?}");
+        });
         opened(Io::Threads).expect("neither keeps the lock");
     }
 
@@ -1059,61 +930,28 @@ mod refusals {
         });
     }
 
-    /// More ops than a ring takes at once: those that wait for a place, and those that come later, must be answered too.
-    fn a_ring_fails_in_use(kind: Kind, errno: i32) {
-        const OPS: usize = 140;
-        std::thread::spawn(move || {
-            let Some(mut rig) = rig(kind) else { return };
+    #[test]
+    fn a_ring_that_fails_in_use_fails_its_ops_and_frees_none_of_their_memory() {
+        std::thread::spawn(|| {
+            let Some(mut rig) = rig(Kind::Uring) else { return };
             rig.prepare(SLOT, 1 << 20);
-            // Nobody knows of them whether the kernel has them; of those that waited, it does not.
             let (out, read) = (rig.block(1, BLOCK), rig.pool.take().unwrap());
             rig.submit(Op::Write { file: SLOT, offset: 4096, block: out, dsync: true });
             rig.submit(Op::Read { file: SLOT, offset: 8192, block: read });
-            for _ in 2..OPS {
-                rig.submit(Op::Sync { file: SLOT });
-            }
             refuse(libc::SYS_io_uring_enter, libc::EFAULT);
-            for _ in 0..OPS {
-                assert_eq!(rig.next().result.unwrap_err().errno, errno);
+            for _ in 0..2 {
+                assert_eq!(rig.next().result.unwrap_err().errno, libc::EFAULT);
             }
             assert_eq!(rig.pool.free(), rig.pool.chunks() - 2, "memory that the kernel may have is not used again");
             let late = rig.block(1, BLOCK);
             let error = rig.run(Op::Write { file: SLOT, offset: 4096, block: late, dsync: true }).unwrap_err();
-            assert_eq!((error.what, error.errno), ("write", errno));
+            assert_eq!(error.errno, libc::EFAULT);
             assert_eq!(rig.list(LogId::Main), [(SLOT, 1 << 20)], "the helper still answers");
             assert!(rig.disk().report().notes.iter().any(|note| note.contains("failed while in use")));
-            drop(rig.disk.take());
-            assert_eq!(rig.pool.free(), rig.pool.chunks() - 2, "nor when the disk is gone");
         })
         .join()
         .unwrap();
     }
-
-    #[test]
-    fn a_ring_that_fails_in_use_fails_its_ops_and_frees_none_of_their_memory() {
-        a_ring_fails_in_use(Kind::Uring, libc::EFAULT);
-    }
-
-    /// `tokio-uring` does not tell why.
-    #[cfg(feature = "tokio-uring")]
-    #[test]
-    fn a_ring_of_tokio_uring_that_fails_in_use_is_found_out() {
-        a_ring_fails_in_use(Kind::TokioUring, libc::EIO);
-    }
-}
-
-/// What lies on the runtime of tokio-uring cannot go to another thread: it says so, and frees nothing there.
-#[cfg(feature = "tokio-uring")]
-#[test]
-fn a_disk_on_tokio_uring_is_refused_to_other_threads() {
-    let Some(mut rig) = rig(Kind::TokioUring) else { return };
-    rig.prepare(SLOT, 1 << 20);
-    let block = rig.block(1, BLOCK);
-    rig.submit(Op::Write { file: SLOT, offset: 4096, block, dsync: true });
-    let mut disk = rig.disk.take().unwrap();
-    let elsewhere = std::thread::spawn(move || disk.complete(Some(Duration::ZERO)).is_some());
-    assert!(elsewhere.join().is_err());
-    assert_eq!(rig.pool.free(), rig.pool.chunks() - 1, "a block in flight was given up");
 }
 
 /// Limits of a whole process, set in a child: the test runs this binary again.
@@ -1134,7 +972,7 @@ mod file_size_limit {
         let limit = libc::rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
         // SAFETY: the limit lives until the call returns.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
-        for &kind in ON_DISK {
+        for kind in [Kind::Uring, Kind::Threads] {
             let Some(mut rig) = rig(kind) else { continue };
             assert!(rig.disk().report().notes.iter().any(|note| note.contains("RLIMIT_FSIZE")));
             let mark = rig.block(1, BLOCK);
@@ -1149,7 +987,7 @@ mod file_size_limit {
 /// More files than a driver keeps open.
 #[test]
 fn a_store_with_more_files_than_descriptors_is_read_through() {
-    for &kind in ON_DISK {
+    for kind in [Kind::Uring, Kind::Threads] {
         let Some(mut rig) = rig(kind) else { continue };
         const FILES: u32 = 300;
         for number in 0..FILES {

@@ -42,9 +42,6 @@ use crate::wal::recovery::{Recovered, Repair, Scan, Scanned, StoreConfig};
 /// How long a flush core that never sleeps otherwise waits for the disk while the first segment is made.
 const DISK_TURN: Duration = Duration::from_millis(1);
 
-/// A segment that is free beyond the spare ones goes after this time, one after the other.
-const SURPLUS_KEPT: Duration = Duration::from_secs(1);
-
 /// Where the bytes go.
 pub(crate) enum Source {
     /// A directory that is locked and understood.
@@ -286,7 +283,6 @@ impl Opening {
             commit: if is_main { commit } else { Commit::Immediate },
             slots_max: slots_max.max(2),
             spare_max: if is_main { 2 } else { 1 },
-            surplus_kept: SURPLUS_KEPT,
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),

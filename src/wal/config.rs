@@ -23,9 +23,6 @@ pub struct LogConfig {
     pub slots_max: u32,
     /// Most free slots that are kept; the rest is removed. At least 1.
     pub spare_max: u32,
-    /// How long there must have been more than those before one is removed, and then the next one: a busy log, whose backlog
-    /// comes and goes, wants them back, and preparing one writes all of it.
-    pub surplus_kept: Duration,
     /// Most commits in flight at once.
     pub inflight_max: u32,
     /// Pending bytes from which a further commit starts beside the one in flight.

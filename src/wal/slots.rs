@@ -4,7 +4,7 @@
 //!            Prepare            take_free           sealed, and a durable
 //!   absent ─────────► preparing ───► free ───► live ─── cursor at its end ──► free (≤ spare_max)
 //!      ▲                  │ failed: retried       ▲                       └─► retiring ──┐
-//!      │                  ▼ after 1 s             │                 one at a time, Remove │
+//!      │                  ▼ after 1 s             │                            Remove    │
 //!      │              unprepared ─────────────────┘ (Prepare first)                      │
 //!      └─────────────────────────────────────────────────────────────────────────────────┘
 //! ```
@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::time::Instant;
 use crate::wal::arena::Arena;
-use crate::wal::config::{LogConfig, Room};
+use crate::wal::config::Room;
 use crate::wal::op::{FileId, LogId, Op};
 use crate::wal::recovery::Recovered;
 use crate::wal::segment::{HEADER_BLOCKS, write_free_mark};
@@ -65,12 +65,9 @@ pub(super) struct Slots {
     segment_len: u64,
     slots_max: usize,
     spare_max: usize,
-    surplus_kept: Duration,
     slots: Vec<Slot>,
     preparing: Vec<Preparing>,
     removing: Option<(u32, SlotNo)>,
-    /// Since when there are more free slots than spare ones, or one less since the last was removed.
-    surplus_since: Option<Instant>,
     retry_at: Option<Instant>,
     number: u32,
     /// Slots with reads in flight: not used again before those are over.
@@ -78,18 +75,16 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(config: &LogConfig, recovered: &Recovered) -> Self {
+    pub(super) fn new(log: LogId, slots_max: u32, spare_max: u32, recovered: &Recovered) -> Self {
         let mut slots = Self {
-            log: config.log,
+            log,
             block_len: recovered.meta.block_len,
             segment_len: recovered.meta.segment_len,
-            slots_max: config.slots_max.max(2) as usize,
-            spare_max: config.spare_max.max(1) as usize,
-            surplus_kept: config.surplus_kept,
+            slots_max: slots_max.max(2) as usize,
+            spare_max: spare_max.max(1) as usize,
             slots: Vec::new(),
             preparing: Vec::with_capacity(2),
             removing: None,
-            surplus_since: None,
             retry_at: None,
             number: 0,
             reading: Vec::with_capacity(4),
@@ -238,10 +233,7 @@ impl Slots {
             self.preparing.push(Preparing { number, slot, urgent });
             return Some((number, Op::Prepare { file, len, mark: mark.freeze(), urgent }));
         }
-        if self.free() <= self.spare_max {
-            self.surplus_since = None;
-        } else if self.removing.is_none() && now.since(*self.surplus_since.get_or_insert(now)) >= self.surplus_kept {
-            self.surplus_since = Some(now);
+        if self.removing.is_none() && self.free() > self.spare_max {
             let at = self.slots.iter().rposition(|s| *s == Slot::Free)?;
             let slot = SlotNo(u32::try_from(at).ok()?);
             self.set(slot, Slot::Retiring);
@@ -276,10 +268,8 @@ impl Slots {
         !done
     }
 
-    /// When a failed preparation is tried again, or a slot removed.
+    /// When a failed preparation is tried again.
     pub(super) fn poll_timeout(&self, want: Want) -> Option<Instant> {
-        let again = self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want));
-        let surplus = self.surplus_since.filter(|_| self.removing.is_none()).map(|since| since + self.surplus_kept);
-        again.into_iter().chain(surplus).min()
+        self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want))
     }
 }

@@ -380,7 +380,6 @@ impl Rig {
             commit: self.plan.commit,
             slots_max: self.plan.slots_max,
             spare_max: 2,
-            surplus_kept: Duration::ZERO,
             inflight_max: self.plan.inflight_max,
             hedge_len: self.plan.hedge_len,
             cursor_every: Duration::from_millis(5),

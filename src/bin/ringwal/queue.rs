@@ -21,8 +21,6 @@ impl From<IoArg> for Io {
             IoArg::Auto => Self::Auto,
             IoArg::Uring => Self::Uring,
             IoArg::Threads => Self::Threads,
-            #[cfg(feature = "tokio-uring")]
-            IoArg::TokioUring => Self::TokioUring,
         }
     }
 }

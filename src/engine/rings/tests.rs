@@ -157,7 +157,6 @@ fn log(recovered: Recovered, commit: Commit, schema: Schema, pool: &Pool) -> Log
         commit,
         slots_max: 8,
         spare_max: 2,
-        surplus_kept: Duration::ZERO,
         inflight_max: 4,
         hedge_len: 64 << 10,
         cursor_every: Duration::from_millis(50),

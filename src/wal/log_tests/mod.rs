@@ -31,7 +31,6 @@ fn config(commit: Commit) -> LogConfig {
         commit,
         slots_max: 4,
         spare_max: 2,
-        surplus_kept: Duration::ZERO,
         inflight_max: 4,
         hedge_len: 64 << 10,
         cursor_every: Duration::from_millis(50),

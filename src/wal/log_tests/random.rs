@@ -84,7 +84,6 @@ fn history(seed: u64, commit: Commit) {
         hedge_len: 1 << chance.below(13),
         slots_max: 2 + u32::try_from(chance.below(4)).unwrap(),
         spare_max: 1 + u32::try_from(chance.below(2)).unwrap(),
-        surplus_kept: Duration::ZERO,
         ..config(commit)
     };
     let mut b = Bench::with(recovered(10 + chance.below(20), 0), config);
