@@ -938,8 +938,11 @@ mod refusals {
             let (out, read) = (rig.block(1, BLOCK), rig.pool.take().unwrap());
             rig.submit(Op::Write { file: SLOT, offset: 4096, block: out, dsync: true });
             rig.submit(Op::Read { file: SLOT, offset: 8192, block: read });
+            // More than the driver gives the kernel at once: once such ops kept their places, what came later had none.
+            let syncs = 150;
+            (0..syncs).for_each(|_| _ = rig.submit(Op::Sync { file: SLOT }));
             refuse(libc::SYS_io_uring_enter, libc::EFAULT);
-            for _ in 0..2 {
+            for _ in 0..2 + syncs {
                 assert_eq!(rig.next().result.unwrap_err().errno, libc::EFAULT);
             }
             assert_eq!(rig.pool.free(), rig.pool.chunks() - 2, "memory that the kernel may have is not used again");

@@ -271,15 +271,11 @@ impl UringDisk {
     fn break_down(&mut self, errno: i32) {
         self.broken = Some(errno);
         self.report.notes.push(format!("io_uring failed while in use ({})", std::io::Error::from_raw_os_error(errno)));
-        for place in &mut self.slab.places {
-            if let Some(op) = place.take() {
-                let step = Step::Failed { errno, detail: ring::BROKEN };
-                let Work { token, file, offset, transfer, buffer } = op.work;
-                // The kernel may still read or fill this memory.
-                mem::forget(buffer);
-                let without = Work { token, file, offset, transfer, buffer: Buffer::None };
-                self.done.push_back(without.finish(step));
-            }
+        // All places are free again: what comes later is answered from here.
+        for InFlight { mut work, .. } in mem::replace(&mut self.slab, Slab::new()).places.into_iter().flatten() {
+            // The kernel may still read or fill this memory.
+            mem::forget(mem::replace(&mut work.buffer, Buffer::None));
+            self.done.push_back(work.finish(Step::Failed { errno, detail: ring::BROKEN }));
         }
         self.unsent.clear();
         for (token, op) in mem::take(&mut self.waiting) {
