@@ -149,20 +149,31 @@ fn a_sink_that_hangs_and_one_that_fails_hold_up_nobody_and_lose_nothing() {
     assert!(queue.shutdown(LONG).is_complete());
 }
 
+/// Has been given far more than the log of "slow" may hold while its gate is shut; the source has room for all of it.
+fn with_a_branch_overfull(
+    dir: &Path,
+    good: &Recorder,
+    slow: &Recorder,
+    gate: &Gate,
+    count: u32,
+) -> FanOutQueue<Numbered> {
+    let sinks = fan_out()
+        .with_settings("slow", gated(gate, slow), |slow| slow.log_bytes_max(3 * (512 << 10)).memory_max(6 << 20))
+        .with("good", good.clone());
+    let queue = settings(dir).log_bytes_max(64 << 20).open_fan_out(sinks).unwrap();
+    let producer = queue.producer();
+    for number in 0..count {
+        producer.push_timeout(Numbered::new(0, number, 1500), LONG).unwrap();
+    }
+    queue
+}
+
 #[test]
 fn a_branch_whose_log_is_full_says_so_and_goes_on_when_its_sink_does() {
     let dir = in_memory();
     let (good, slow, gate) = (Recorder::default(), Recorder::default(), Gate::default());
-    let sinks = fan_out()
-        .with_settings("slow", gated(&gate, &slow), |slow| slow.log_bytes_max(3 * (512 << 10)).memory_max(6 << 20))
-        .with("good", good.clone());
-    let queue = settings(dir.path()).log_bytes_max(64 << 20).open_fan_out(sinks).unwrap();
-    let producer = queue.producer();
     let count = 4000;
-    // Far more than the branch may hold; the source has room for all of it.
-    for number in 0..count {
-        producer.push_timeout(Numbered::new(0, number, 1500), LONG).unwrap();
-    }
+    let queue = with_a_branch_overfull(dir.path(), &good, &slow, &gate, count);
     queue.flush().unwrap();
     let is_full = |health: Health| health.reasons().iter().any(|why| matches!(why, Concern::LogFull(_)));
     until("a full branch", || is_full(queue.branch("slow").unwrap().health()));
@@ -179,15 +190,8 @@ fn a_branch_whose_log_is_full_says_so_and_goes_on_when_its_sink_does() {
 fn closing_while_a_branch_is_full_ends_and_loses_nothing() {
     let dir = in_memory();
     let (good, slow, gate) = (Recorder::default(), Recorder::default(), Gate::default());
-    let sinks = fan_out()
-        .with_settings("slow", gated(&gate, &slow), |slow| slow.log_bytes_max(3 * (512 << 10)).memory_max(6 << 20))
-        .with("good", good.clone());
-    let queue = settings(dir.path()).log_bytes_max(64 << 20).open_fan_out(sinks).unwrap();
-    let producer = queue.producer();
     let count = 4000;
-    for number in 0..count {
-        producer.push_timeout(Numbered::new(0, number, 1500), LONG).unwrap();
-    }
+    let queue = with_a_branch_overfull(dir.path(), &good, &slow, &gate, count);
     until("a full branch", || {
         let health = queue.branch("slow").unwrap().health();
         health.reasons().iter().any(|why| matches!(why, Concern::LogFull(_)))
