@@ -33,8 +33,7 @@ use crate::wal::op::DiskError;
 
 /// How long closing the logs may take beyond the time that the user gave: syncs do not hurry.
 const CLOSE_LOGS_WITHIN: Duration = Duration::from_secs(30);
-/// How long a delivery thread may take to end that is not in its sink's code: it is not run for so long on a machine that
-/// is worth waiting for.
+/// How long closing waits for a delivery thread that is not in its sink's code, and so ends as soon as the machine runs it.
 const DELIVERY_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// The queue's threads.

@@ -15,7 +15,7 @@ use super::Flush;
 
 /// Frames read back ahead of delivery.
 const READ_AHEAD_FRAMES: usize = 256;
-/// Reads at once where memory is not short: at some 300 µs each, chunks of 320 KiB, what a fast disk has to give.
+/// Reads at once where memory is not short: the disk has the next one while the last is looked at.
 const READS_AHEAD: usize = 8;
 
 impl Flush {
