@@ -63,17 +63,28 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    #[test]
-    fn a_sink_that_gets_faster_gets_longer_batches_and_one_that_gets_slower_shorter_ones() {
+    /// Timed batches of a sink whose average begins at 100 ms, and the length after each.
+    fn after<const N: usize>(latencies: [u64; N]) -> [usize; N] {
         let mut adaptive = Adaptive::new(100, 5000, 1000);
-        let mut after = |latency| {
+        latencies.map(|latency| {
             adaptive.handle_latency(ms(latency));
             adaptive.len()
-        };
+        })
+    }
+
+    #[test]
+    fn batches_grow_by_a_tenth_when_the_sink_takes_less_than_nine_tenths_of_its_average() {
         // The average goes 100, 100, 99 (after 91), …
-        assert_eq!([after(100), after(100), after(91), after(109)], [1000; 4], "within a tenth nothing changes");
-        assert_eq!([after(80), after(80)], [1100, 1210]);
-        assert_eq!([after(120), after(120), after(120)], [1089, 981, 883]);
+        assert_eq!(after([100, 100, 91]), [1000; 3], "within a tenth nothing changes");
+        assert_eq!(after([100, 90]), [1000; 2], "nor at it");
+        assert_eq!(after([100, 89, 80]), [1000, 1100, 1210]);
+    }
+
+    #[test]
+    fn batches_shrink_by_a_tenth_when_the_sink_takes_more_than_eleven_tenths_of_its_average() {
+        assert_eq!(after([100, 100, 109]), [1000; 3], "within a tenth nothing changes");
+        assert_eq!(after([100, 110]), [1000; 2], "nor at it");
+        assert_eq!(after([100, 111, 120, 130]), [1000, 900, 810, 729]);
     }
 
     #[test]

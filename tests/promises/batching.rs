@@ -1,46 +1,36 @@
 //! When a batch leaves, and what a burst costs the disk.
 
-use std::path::Path;
 use std::time::Duration;
 
 use ringwal::sim::OpKind;
-use ringwal::{Durability, Jitter, Outcome, Queue, Retry};
+use ringwal::{Durability, Jitter, Outcome, Retry};
 
 use crate::common::Numbered;
 use crate::stage::{MS, Stage, few};
 
-/// F030, F031, F159, F204, F231, F232: the numbers that hold when nothing is said. Under `Periodic`, which is the default
-/// of the durability, entries come to delivery with their commit.
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// F068, F231: as soon as there are as many as make a batch, and not before, they leave; nothing has to be timed.
 #[test]
-fn by_default_a_thousand_entries_leave_at_once_and_fewer_after_five_milliseconds() {
-    let commits = [
-        (Durability::Immediate, 0),
-        (Durability::Memory, 0),
-        (Durability::Spill, 0),
-        (Durability::Periodic(5 * MS), 5),
-    ];
-    for (durability, period) in commits {
-        let mut builder = Queue::builder(Path::new("/simulated"));
-        if period == 0 {
-            builder = builder.durability(durability);
+fn as_many_entries_as_make_a_batch_leave_at_once_and_one_fewer_does_not() {
+    for len in [1, 7, 100_u32] {
+        let mut stage = Stage::new(few(Durability::Immediate).batch_len_max(len as usize).linger(HOUR));
+        for batch in 0..3 {
+            let first = batch * len;
+            stage.push(first..first + len - 1);
+            stage.pass(HOUR - Duration::from_secs(1));
+            assert_eq!(stage.sink.calls().len(), batch as usize, "{} of {len}", len - 1);
+            let begun = stage.now();
+            stage.push(first + len - 1..first + len);
+            stage.settle();
+            let calls = stage.sink.calls();
+            assert_eq!(calls.len(), batch as usize + 1, "{len} of {len}");
+            assert_eq!((calls[batch as usize].entries.len(), calls[batch as usize].at), (len as usize, begun));
         }
-        let mut stage = Stage::new(builder);
-        stage.push(0..2500);
-        stage.pass(period * MS);
-        let calls = stage.sink.calls();
-        let lens: Vec<usize> = calls.iter().map(|call| call.entries.len()).collect();
-        assert_eq!(lens, [1000, 1000], "{durability:?}: the rest may still be joined by others");
-        let full = calls[1].at;
-        stage.pass(full + 5 * MS - Duration::from_nanos(1) - stage.now());
-        assert_eq!(stage.sink.calls().len(), 2, "{durability:?}");
-        stage.pass(Duration::from_nanos(1));
-        assert_eq!(stage.sink.calls()[2].entries.len(), 500, "{durability:?}");
-        assert_eq!(stage.sink.numbers(), (0..2500).collect::<Vec<_>>(), "{durability:?}");
-        assert_eq!(stage.metrics().batches, 3);
     }
 }
 
-/// F068, F159, F232: the time belongs to the oldest entry. In an older implementation each send of others set it back, and
+/// F068, F232: the time belongs to the oldest entry. In an older implementation each send of others set it back, and
 /// the entry of a thread that said nothing more was never delivered.
 #[test]
 fn the_entry_of_a_quiet_producer_leaves_in_its_time_however_busy_the_others_are() {
@@ -63,20 +53,37 @@ fn the_entry_of_a_quiet_producer_leaves_in_its_time_however_busy_the_others_are(
     }
 }
 
-/// F038, F137, F165, F233: closing is the third trigger, and waits for what is being tried again.
+const ALL: [Durability; 4] =
+    [Durability::Immediate, Durability::Periodic(Duration::from_millis(5)), Durability::Spill, Durability::Memory];
+
+/// F233: the end is the third trigger: what has lingered leaves at once, and before anything that came later.
 #[test]
-fn closing_sends_what_lingers_and_what_is_to_be_tried_again() {
-    for durability in [Durability::Immediate, Durability::Periodic(5 * MS), Durability::Spill, Durability::Memory] {
-        let hour = Duration::from_secs(3600);
+fn closing_sends_what_lingers_at_once() {
+    for durability in ALL {
+        let mut stage = Stage::new(few(durability).linger(HOUR).batch_len_max(10));
+        stage.push(0..7);
+        stage.pass(Duration::from_secs(60));
+        assert_eq!(stage.sink.calls().len(), 0, "{durability:?}");
+        let begun = stage.now();
+        let end = stage.close(true).unwrap();
+        assert!(stage.now() - begun <= 5 * MS, "{durability:?}: it lingered for {:?}", stage.now() - begun);
+        assert_eq!((end.delivered, stage.sink.numbers()), (7, (0..7).collect()), "{durability:?}");
+    }
+}
+
+/// F038, F137, F165: closing waits for all that the sink has not taken, retries and their delays included.
+#[test]
+fn closing_waits_for_what_is_to_be_tried_again() {
+    for durability in ALL {
         let retry = Retry { base: MS, factor: 2.0, max: 100 * MS, jitter: Jitter::None, attempts_max: None };
-        let mut stage = Stage::new(few(durability).linger(hour).batch_len_max(10).retry(retry));
+        let mut stage = Stage::new(few(durability).batch_len_max(10).retry(retry));
         stage.sink.answers(|call| Some(if call.attempt < 4 { Outcome::retry("not yet") } else { Outcome::ack() }));
         stage.push(0..25);
         stage.settle();
         assert_eq!(stage.metrics().delivered, 0, "{durability:?}");
         let begun = stage.now();
         let end = stage.close(true).unwrap();
-        assert!(stage.now() - begun < Duration::from_secs(1), "{durability:?}: it lingered");
+        assert!(stage.now() - begun < Duration::from_secs(1), "{durability:?}");
         assert_eq!((end.delivered, end.parked, end.left_in_log, end.lost), (25, 0, 0, 0), "{durability:?}");
         let acknowledged = stage.sink.calls().into_iter().filter(|call| call.attempt == 4);
         assert_eq!(acknowledged.flat_map(|call| call.numbers()).collect::<Vec<_>>(), (0..25).collect::<Vec<_>>());

@@ -5,11 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ringwal::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
-use ringwal::{Batch, DecodeError, Durability, EncodeError, Entry, Lsn, Outcome, Queue, Reason, Schema, Sink, Verdict};
+use ringwal::{
+    Batch, Builder, DecodeError, Durability, EncodeError, Entry, Jitter, Lsn, Outcome, Queue, Reason, Retry, Schema,
+    Sink, Verdict,
+};
 
 use crate::stage::{Got, MS, Stage, each, few};
 
@@ -53,14 +56,12 @@ impl Sink<Keyed> for Counter {
     }
 }
 
-/// F073, F161: unless more is asked for, the sink has one delivery, and the next comes after its answer.
-#[test]
-fn the_sink_has_one_batch_at_a_time_and_the_next_after_its_answer() {
+/// Fifty entries of ten to a batch, at a sink that does not answer and then does. How many batches were out at once.
+fn most_at_once(builder: Builder) -> u32 {
     let (clock, sink) = (ManualClock::new(), Arc::<Counter>::default());
     let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
     let settings = SteppedSettings { seed: 7, clock: clock.clone(), store: None, mutants: Mutants::default() };
-    let builder = few(Durability::Immediate).batch_len_max(10);
-    let mut queue = SteppedQueue::open(builder, settings, &machine, Arc::clone(&sink)).unwrap();
+    let mut queue = SteppedQueue::open(builder.batch_len_max(10), settings, &machine, Arc::clone(&sink)).unwrap();
     let producer = queue.producer();
     (0..50).for_each(|n| _ = producer.try_push(Keyed(n)).unwrap());
     let turns = |queue: &mut SteppedQueue<Keyed>| {
@@ -73,15 +74,32 @@ fn the_sink_has_one_batch_at_a_time_and_the_next_after_its_answer() {
         assert_eq!(queue.metrics().accounted(), queue.metrics().came_in());
     };
     turns(&mut queue);
+    let out = sink.calls.load(Ordering::Relaxed);
     let metrics = queue.metrics();
-    assert_eq!((metrics.in_flight, metrics.pending, sink.calls.load(Ordering::Relaxed)), (10, 40, 1));
+    assert_eq!((metrics.in_flight, metrics.pending), (10 * u64::from(out), 50 - 10 * u64::from(out)));
     sink.answers.store(true, Ordering::Relaxed);
     turns(&mut queue);
     assert_eq!((queue.metrics().delivered, sink.calls.load(Ordering::Relaxed)), (50, 5));
-    assert_eq!(sink.out_most.load(Ordering::Relaxed), 1);
+    let most = sink.out_most.load(Ordering::Relaxed);
+    assert_eq!(most, out, "no more were out later than while it did not answer");
+    most
 }
 
-/// F033, F072, F166: the delays of the default, by the clock: 100 ms doubling to 30 s, half of each by chance, and the
+/// F188: unless more is asked for, the sink has one delivery, and the next comes after its answer.
+#[test]
+fn the_sink_has_one_batch_at_a_time_and_the_next_after_its_answer() {
+    assert_eq!(most_at_once(few(Durability::Immediate)), 1);
+}
+
+/// F073: as many are out as may be, and no more.
+#[test]
+fn as_many_batches_are_out_as_in_flight_max_says() {
+    for in_flight_max in [1, 2, 4] {
+        assert_eq!(most_at_once(few(Durability::Immediate).in_flight_max(in_flight_max)), in_flight_max as u32);
+    }
+}
+
+/// F033: the delays of the default, by the clock: 100 ms doubling to 30 s, half of each by chance, and the
 /// park after sixty attempts.
 #[test]
 fn by_default_a_refused_entry_is_offered_sixty_times_at_doubling_distance_and_then_parked() {
@@ -107,19 +125,31 @@ fn by_default_a_refused_entry_is_offered_sixty_times_at_doubling_distance_and_th
     assert_eq!((metrics.delivered, metrics.parked, metrics.delivery_failures), (9, 1, 60));
 }
 
-/// F223, F224: number and time of an entry are the log's, the same at each attempt and after a restart.
+/// F072, F166: each delay is so many times the one before, up to the longest; by the clock, and without chance exactly.
 #[test]
-fn an_entry_keeps_its_number_and_its_time_over_attempts_and_restarts() {
+fn delays_between_attempts_grow_by_their_factor_up_to_the_longest() {
+    let retry = Retry { base: 10 * MS, factor: 3.0, max: 200 * MS, jitter: Jitter::None, attempts_max: Some(6) };
+    let mut stage = Stage::new(few(Durability::Immediate).retry(retry));
+    stage.sink.answers(|_| Some(Outcome::retry("down")));
+    stage.push(0..1);
+    stage.pass(Duration::from_secs(10));
+    let times: Vec<Duration> = stage.sink.calls().iter().map(|call| call.at).collect();
+    let delays: Vec<Duration> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(delays, [10 * MS, 30 * MS, 90 * MS, 200 * MS, 200 * MS]);
+    assert_eq!(stage.metrics().parked, 1);
+}
+
+/// Five entries, a minute between them, as they were pushed; and all their deliveries, before and after a restart.
+fn over_attempts_and_restarts() -> (Vec<(u32, SystemTime)>, Vec<Got>) {
     let mut stage = Stage::new(few(Durability::Immediate));
     let mut pushed = Vec::new();
+    stage.sink.hangs();
     for n in 0..5_u32 {
         stage.pass(Duration::from_secs(60));
         // The clock stands while the entry is taken in.
-        let time = std::time::UNIX_EPOCH + Duration::from_nanos(stage.clock.unix().0);
-        stage.sink.hangs();
+        pushed.push((n, std::time::UNIX_EPOCH + Duration::from_nanos(stage.clock.unix().0)));
         stage.push(n..n + 1);
         stage.settle();
-        pushed.push((Lsn::new(u64::from(n) + 1), n, time));
     }
     stage.sink.answers(|_| Some(Outcome::retry(Reason::new("again"))));
     stage.pass(Duration::from_secs(1));
@@ -133,7 +163,23 @@ fn an_entry_keeps_its_number_and_its_time_over_attempts_and_restarts() {
     let after = seen(&stage);
     assert_eq!(after.len(), 5, "{after:?}");
     all.extend(after);
-    for Got { lsn, number, time, .. } in all {
-        assert!(pushed.contains(&(lsn, number, time)), "{lsn} {number} {time:?} is none of {pushed:?}");
+    (pushed, all)
+}
+
+/// F223: entries are numbered as they come, and keep their numbers.
+#[test]
+fn an_entry_keeps_its_number_over_attempts_and_restarts() {
+    let (_, all) = over_attempts_and_restarts();
+    for got in all {
+        assert_eq!(got.lsn, Lsn::new(u64::from(got.number) + 1), "{got:?}");
+    }
+}
+
+/// F224: the time of an entry is when it was taken in, to the group that it was written with, and stays that.
+#[test]
+fn an_entry_keeps_its_time_over_attempts_and_restarts() {
+    let (pushed, all) = over_attempts_and_restarts();
+    for got in all {
+        assert!(pushed.contains(&(got.number, got.time)), "{got:?} is none of {pushed:?}");
     }
 }

@@ -9,9 +9,15 @@
 mod common;
 
 mod batching;
+mod breaker;
+mod counts;
+mod defaults;
 mod delivering;
+mod exported;
+mod memory;
 mod pressure;
 mod process;
 mod pushing;
 mod stage;
+mod told;
 mod watching;

@@ -51,7 +51,7 @@ fn fill_log(stage: &mut Stage, from: u32) -> u32 {
     panic!("12,000 of these are more than the log holds: {:?}", stage.metrics());
 }
 
-/// F135, F209, F239, F241: above the soft watermark pushes take a millisecond longer, and it is said once.
+/// F135, F239, F241: above the soft watermark pushes take a millisecond longer, and it is said once.
 #[test]
 fn a_log_that_fills_slows_pushes_down_and_is_told_once_per_episode() {
     for durability in [Durability::Immediate, Durability::Periodic(5 * MS), Durability::Spill] {
@@ -88,7 +88,7 @@ fn a_log_that_fills_slows_pushes_down_and_is_told_once_per_episode() {
     }
 }
 
-/// F142, F179, F240: by default nothing is slowed down or refused before its ring is full; health and metrics warn.
+/// F142: by default nothing is slowed down or refused before its ring is full; health and metrics warn.
 #[test]
 fn without_watermarks_a_log_that_fills_is_told_and_holds_nothing_up() {
     let mut stage = Stage::new(few(Durability::Immediate));
@@ -121,7 +121,7 @@ fn number(error: PushError<Numbered>) -> u32 {
     error.into_entry().number
 }
 
-/// F209, F242, F244: over the hard watermark pushes do what `when_full` says, though there is room; by reason.
+/// F209, F242: over the hard watermark pushes do what `when_full` says, though there is room; by reason.
 #[test]
 fn over_the_hard_watermark_pushes_meet_when_full_and_are_counted_by_reason() {
     let entry = |n| Numbered::new(0, n, 20);
@@ -218,7 +218,7 @@ fn what_is_done_behind_an_entry_that_waits_for_its_retry_does_not_count() {
     assert_eq!((stage.metrics().delivered, stage.metrics().pressure.backlog), (18, Grade::Calm));
 }
 
-/// F209, F237, F238: what a hung disk keeps in memory is pressure; what is on disk is let go, and is none, however long the sink takes.
+/// F238: what a hung disk keeps in memory is pressure; what is on disk is let go, and is none, however long the sink takes.
 #[test]
 fn memory_counts_what_cannot_be_let_go_and_nothing_else() {
     for durability in [Durability::Immediate, Durability::Periodic(5 * MS), Durability::Spill] {
@@ -571,7 +571,7 @@ fn the_sinks_own_pushes_are_refused_and_never_held_up() {
     queue.shutdown(LONG).unwrap();
 }
 
-/// F211, F242: bytes claimed in place go no other way: over a soft watermark at once, over a hard one not at all.
+/// F242: bytes claimed in place go no other way: over a soft watermark at once, over a hard one not at all.
 #[test]
 fn a_claim_is_refused_over_the_hard_watermark_and_never_waits() {
     let dir = tempfile::tempdir().unwrap();
@@ -602,7 +602,7 @@ fn a_claim_is_refused_over_the_hard_watermark_and_never_waits() {
     queue.shutdown(LONG).unwrap();
 }
 
-/// F209, F229: memory that waits only for the end of a period is written before it holds anybody up.
+/// F229: memory that waits only for the end of a period is written before it holds anybody up.
 #[test]
 fn memory_half_full_of_what_is_not_synced_is_synced_before_its_period_ends() {
     let builder = few(Durability::Periodic(MINUTE)).log_bytes_max(32 << 20).watermarks(0.8, 0.95);

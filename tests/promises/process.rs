@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use ringwal::{Durability, Idle, Queue};
+use ringwal::{Durability, Idle, Queue, Retry};
 
 use crate::common::{LONG, Numbered, Recorder, assert_accounted, assert_exactly_once_in_order, drain, small};
 
@@ -27,7 +27,7 @@ fn named(name: &str) -> std::path::PathBuf {
     }
 }
 
-/// F087, F133: the flush core stays on its CPU, and nobody else is moved.
+/// F133: the flush core stays on its CPU, and nobody else is moved.
 #[test]
 fn the_flush_core_runs_on_the_cpu_that_it_was_given_and_on_no_other() {
     let own = status_of("/proc/thread-self".as_ref(), "Cpus_allowed_list");
@@ -82,7 +82,7 @@ fn with_each_idle_strategy_pushes_arrive_after_rests_of_any_length() {
     }
 }
 
-/// F119, F258: several queues in one process share nothing but the CPUs.
+/// F119: several queues in one process share nothing but the CPUs.
 #[test]
 fn queues_beside_each_other_keep_to_themselves() {
     const QUEUES: u32 = 4;
@@ -115,5 +115,54 @@ fn queues_beside_each_other_keep_to_themselves() {
     assert_exactly_once_in_order(&sinks[0].0.all(), &[200; 3]);
     for queue in queues {
         assert_eq!(queue.shutdown(LONG).unwrap().delivered, 600);
+    }
+}
+
+/// F019: nothing else is needed, neither a setting nor a call.
+#[test]
+fn opening_pushing_and_shutting_down_are_all_that_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = Recorder::default();
+    let queue = Queue::builder(dir.path()).open(sink.clone()).unwrap();
+    queue.producer().push(Numbered::new(0, 0, 20)).unwrap();
+    assert_eq!(queue.shutdown(LONG).unwrap().delivered, 1);
+    assert_exactly_once_in_order(&sink.0.all(), &[1]);
+}
+
+/// F060: the sink is called on a thread of the queue's, beside those that push, whether it blocks or awaits.
+#[test]
+fn the_sink_is_called_on_a_thread_of_its_own_whatever_it_does_there() {
+    for blocks in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let mut calls = 0;
+        let mut deliver = move || {
+            calls += 1;
+            tell.send(std::thread::current().name().map(str::to_owned)).unwrap();
+            // What goes wrong there is tried again there.
+            assert!(calls > 1, "on purpose");
+            if calls == 2 { Err(ringwal::SinkError::retry("not yet")) } else { Ok(()) }
+        };
+        let retry = Retry { base: Duration::from_millis(1), ..Retry::default() };
+        let settings = small(dir.path(), Durability::Immediate).name("beside").retry(retry);
+        let queue: Queue<Numbered> = if blocks {
+            settings.open(ringwal::blocking_fn(move |_: &ringwal::Batch<Numbered>| deliver())).unwrap()
+        } else {
+            let deliver = std::sync::Mutex::new(deliver);
+            settings
+                .open(ringwal::sink_fn(move |_: ringwal::Batch<Numbered>| {
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        (deliver.lock().unwrap_or_else(std::sync::PoisonError::into_inner))()
+                    }));
+                    async move { outcome.unwrap_or_else(|_| Err(ringwal::SinkError::retry("it panicked"))) }
+                }))
+                .unwrap()
+        };
+        queue.producer().push(Numbered::new(0, 0, 20)).unwrap();
+        drain(&queue);
+        assert_eq!(queue.metrics().delivered, 1);
+        let threads: Vec<_> = told.try_iter().collect();
+        assert_eq!(threads, vec![Some("beside-sink".to_owned()); 3], "blocks: {blocks}");
+        queue.shutdown(LONG).unwrap();
     }
 }

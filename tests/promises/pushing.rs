@@ -8,7 +8,7 @@ use ringwal::{
 };
 
 use crate::common::Numbered;
-use crate::stage::{Stage, few};
+use crate::stage::{MS, Stage, few};
 
 const EIO: i32 = 5;
 
@@ -20,11 +20,13 @@ fn refused(stage: &Stage) -> PushError<Numbered> {
         .expect("rings of 64 KiB take no ten thousand of these")
 }
 
-/// F180 to F184: the documents' errors by kind, each with the entry and a text that says what to do.
-#[test]
-fn errors_of_pushes_are_told_apart_and_give_the_entry_back() {
-    let number = |error: PushError<Numbered>| error.into_entry().number;
+fn number(error: PushError<Numbered>) -> u32 {
+    error.into_entry().number
+}
 
+/// F181: no room, and told not to wait for some.
+#[test]
+fn a_push_into_a_full_queue_gives_its_entry_back_as_full() {
     // Nobody drains.
     let stage = Stage::new(few(Durability::Immediate).when_full(WhenFull::Reject));
     let full = refused(&stage);
@@ -37,39 +39,72 @@ fn errors_of_pushes_are_told_apart_and_give_the_entry_back() {
     let BatchError { pushed, error, rest, .. } =
         stage.queue.producer().push_batch((at..at + 3).map(|n| Numbered::new(0, n, 1000))).unwrap_err();
     assert_eq!((pushed, number(error), rest.len()), (0, at, 2));
+}
 
-    let stage = Stage::new(few(Durability::Immediate).when_full(WhenFull::DropNewest));
-    let dropped = refused(&stage);
-    assert!(matches!(dropped, PushError::Dropped(_)) && dropped.is_full());
-    assert_eq!(number(dropped), at);
-    assert_eq!((stage.metrics().rejected, stage.metrics().dropped), (0, 1));
+/// F173: what is dropped is dropped because that was asked for, and counted, and given back all the same.
+#[test]
+fn what_is_dropped_is_counted_and_only_where_that_was_asked_for() {
+    for when_full in [WhenFull::DropNewest, WhenFull::Reject] {
+        let stage = Stage::new(few(Durability::Immediate).when_full(when_full));
+        let back = refused(&stage);
+        let drops = when_full == WhenFull::DropNewest;
+        assert!(matches!(back, PushError::Dropped(_)) == drops && back.is_full(), "{when_full:?}: {back}");
+        assert!(number(back) > 0);
+        let counts = (stage.metrics().dropped, stage.metrics().rejected);
+        assert_eq!(counts, if drops { (1, 0) } else { (0, 1) }, "{when_full:?}");
+    }
+}
 
+/// F180: after the end there is nothing to push into.
+#[test]
+fn a_push_after_closing_gives_its_entry_back_as_closed() {
     let mut stage = Stage::new(few(Durability::Immediate));
     let producer = stage.queue.producer();
-    let long = producer.push(Numbered::new(0, 3, 2000)).unwrap_err();
-    assert_eq!(long.to_string(), "the entry has 2008 bytes, but entry_len_max is 2000");
-    assert_eq!(number(long), 3);
     stage.close(true).unwrap();
     let closed = producer.push(Numbered::new(0, 4, 20)).unwrap_err();
     assert!(matches!(closed, PushError::Closed(_)) && closed.is_closed() && !closed.is_full());
     assert_eq!((closed.to_string(), number(closed)), ("the queue is closed".to_owned(), 4));
+}
 
-    let breaker = Breaker { failures: 1, ..Breaker::default() };
-    let mut stage = Stage::new(few(Durability::Immediate).breaker(breaker).on_breaker(OnBreaker::Reject));
-    stage.sink.answers(|_| Some(Outcome::retry("down")));
-    stage.push(0..1);
-    stage.pass(Duration::from_millis(10));
-    let open = stage.queue.producer().push(Numbered::new(0, 5, 20)).unwrap_err();
-    assert!(matches!(open, PushError::Breaker(_)) && !open.is_full() && !open.is_closed());
-    assert_eq!(open.to_string(), "the breaker is open: the sink keeps failing; push again later");
-    assert_eq!(number(open), 5);
+/// F182: a sink that is down refuses pushes only where that was asked for; by default the log takes them.
+#[test]
+fn a_push_at_an_open_breaker_gives_its_entry_back_if_that_was_asked_for() {
+    for on_breaker in [OnBreaker::Reject, OnBreaker::Accept] {
+        let breaker = Breaker { failures: 1, ..Breaker::default() };
+        let mut stage = Stage::new(few(Durability::Immediate).breaker(breaker).on_breaker(on_breaker));
+        stage.sink.answers(|_| Some(Outcome::retry("down")));
+        stage.push(0..1);
+        stage.pass(Duration::from_millis(10));
+        let pushed = stage.queue.producer().push(Numbered::new(0, 5, 20));
+        if on_breaker == OnBreaker::Accept {
+            pushed.unwrap();
+            continue;
+        }
+        let open = pushed.unwrap_err();
+        assert!(matches!(open, PushError::Breaker(_)) && !open.is_full() && !open.is_closed());
+        assert_eq!(open.to_string(), "the breaker is open: the sink keeps failing; push again later");
+        assert_eq!(number(open), 5);
+        // Later is when the breaker is closed again.
+        stage.sink.acknowledges();
+        stage.pass(Duration::from_secs(60));
+        stage.queue.producer().push(Numbered::new(0, 5, 20)).unwrap();
+    }
+}
 
+/// F184: the errors that the documents do not have, each told apart from the others.
+#[test]
+fn an_entry_that_is_too_long_and_a_log_that_has_failed_are_errors_of_their_own() {
     let mut stage = Stage::new(few(Durability::Immediate));
+    let producer = stage.queue.producer();
+    let long = producer.push(Numbered::new(0, 3, 2000)).unwrap_err();
+    assert!(matches!(long, PushError::TooLong { .. }) && !long.is_full() && !long.is_closed());
+    assert_eq!(long.to_string(), "the entry has 2008 bytes, but entry_len_max is 2000");
+    assert_eq!(number(long), 3);
     stage.settle();
     stage.machine.inject(Fault::error(OpKind::Write, EIO).forever());
     stage.push(0..1);
     stage.settle();
-    let poisoned = stage.queue.producer().push(Numbered::new(0, 6, 20)).unwrap_err();
+    let poisoned = producer.push(Numbered::new(0, 6, 20)).unwrap_err();
     assert!(matches!(poisoned, PushError::Poisoned(_)) && !poisoned.is_full());
     assert_eq!(poisoned.to_string(), "the log has failed; close the queue and open it again to recover");
     assert_eq!(number(poisoned), 6);
@@ -121,5 +156,21 @@ fn neither_a_push_nor_its_durability_waits_for_the_sink() {
         stage.sink.acknowledges();
         stage.pass(Duration::from_millis(10));
         assert_eq!(stage.sink.numbers(), (0..500).collect::<Vec<_>>(), "{durability:?}");
+    }
+}
+
+/// F071: what nobody asks for is on disk in its time, too. Once the flush core slept so deep while the sink had enough to
+/// do that a push did not wake it: with a sink that hung, entries lay in their rings for as long as these were half empty,
+/// and would have died with the process.
+#[test]
+fn what_is_pushed_while_the_sink_hangs_is_on_disk_in_its_time() {
+    for durability in [Durability::Immediate, Durability::Periodic(5 * MS)] {
+        let mut stage = Stage::new(few(durability));
+        stage.sink.hangs();
+        for n in 0..300_u32 {
+            stage.push(n..n + 1);
+            stage.pass(5 * MS);
+            assert_eq!(stage.metrics().durable_lsn.number(), u64::from(n) + 1, "{durability:?}: {:?}", stage.queue);
+        }
     }
 }

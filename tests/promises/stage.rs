@@ -1,7 +1,7 @@
 //! A queue without threads and the sink that a test holds in its hand.
 #![allow(dead_code, unreachable_pub, reason = "a module of a test program")]
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
@@ -49,6 +49,20 @@ type Answer = Box<dyn FnMut(&Call) -> Option<Outcome> + Send>;
 struct Desk {
     calls: Vec<Call>,
     answer: Answer,
+}
+
+/// The same sink without a say in single entries, to which longer batches may be given.
+#[derive(Clone)]
+pub struct Whole(Hand);
+
+impl Sink<Numbered> for Whole {
+    fn deliver(&self, batch: Batch<Numbered>) -> impl Future<Output = Outcome> + Send {
+        self.0.deliver(batch)
+    }
+
+    fn partial(&self) -> bool {
+        false
+    }
 }
 
 /// The sink: acknowledges everything unless it is told otherwise.
@@ -128,12 +142,28 @@ impl Stage {
         Self::open(builder, machine, clock)
     }
 
+    /// With a sink that answers for whole batches only.
+    pub fn for_whole_batches(builder: Builder) -> Self {
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        Self::with(builder, machine, clock, Whole)
+    }
+
     fn open(builder: Builder, machine: SimDisk, clock: ManualClock) -> Self {
+        Self::with(builder, machine, clock, |sink| sink)
+    }
+
+    fn with<S: Sink<Numbered>>(
+        builder: Builder,
+        machine: SimDisk,
+        clock: ManualClock,
+        of: impl FnOnce(Hand) -> S,
+    ) -> Self {
         let sink = Hand::new(clock.clone());
         // No two openings draw the same, or segments of both would have the same identity.
         let seed = machine.history().last().map_or(7, |op| op.number + 8);
         let settings = SteppedSettings { seed, clock: clock.clone(), store: None, mutants: Mutants::default() };
-        let queue = SteppedQueue::open(builder, settings, &machine, sink.clone()).expect("it opens");
+        let queue = SteppedQueue::open(builder, settings, &machine, of(sink.clone())).expect("it opens");
         Self { machine, clock, sink, queue }
     }
 
@@ -201,7 +231,9 @@ impl Stage {
             if let Some(outcome) = self.queue.poll_close(false) {
                 return outcome;
             }
-            if let Some(due) = self.queue.next_due() {
+            if !self.queue.is_awake()
+                && let Some(due) = self.queue.next_due()
+            {
                 self.clock.advance_to(due);
             }
         }

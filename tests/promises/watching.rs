@@ -10,7 +10,7 @@ use ringwal::{BreakerState, Durability, Outcome, Verdict};
 use crate::common::{LONG, Numbered, Recorder, small};
 use crate::stage::{MS, Stage, each, few};
 
-/// F042, F045 to F050, F170 to F176: each count of the documents under its name here, by a story in which all of them differ.
+/// F039, F156: one look has all of them. Each count of the documents under its name here, by a story in which all of them differ.
 #[test]
 fn each_count_of_the_documents_is_kept_and_exact() {
     let mut stage = Stage::new(few(Durability::Immediate).batch_len_max(10));

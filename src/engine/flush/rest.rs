@@ -4,6 +4,7 @@
 //! |---------------------------------------------|----------------------------------------------|
 //! | nothing at all to do                        | deep: any push wakes it                      |
 //! | a commit in flight, or a period to wait for | a nap: completions, waiters and half-full rings wake it |
+//! | without commits: more than the sink takes   | the same; the sink's answers wake it too     |
 //! | traffic, and nobody waits                   | a nap of 50 µs: draining lazily is what makes pushes cheap |
 //! | somebody who waits for what is claimed and not published | deep: the push that publishes it wakes |
 //! | no memory or no segment to drain into       | a nap, until the sink has freed some         |
@@ -82,7 +83,10 @@ impl Flush {
         }
         let is_blocked = self.state.blocked.is_some();
         let is_committing = !self.spills() && (self.log.held() > 0 || self.log.open_records() > 0);
-        if is_blocked || !self.disk.is_idle() || is_committing || !self.window.is_empty() {
+        // A sink that has enough to do may take as long as it likes, and what is pushed meanwhile is to be on disk in its
+        // time all the same; only where it goes to no disk may it as well wait in its ring.
+        let feeds_sink = self.spills() && !self.window.is_empty();
+        if is_blocked || !self.disk.is_idle() || is_committing || feeds_sink {
             // Whatever ends this also rouses: a completion, an ack, a waiter. A publish does not, though who waits
             // may wait for one: then any push is to. The timeout is for what heals by itself, such as a disk that
             // is given space.
