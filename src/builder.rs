@@ -64,7 +64,8 @@ impl Builder {
         self
     }
 
-    /// Most entries in a batch. Default: 1000. Range: 1 to 1,000,000.
+    /// Most entries in a batch. Default: 1000. Range: 1 to 1,000,000. A sink that may answer for each entry
+    /// ([`Sink::partial`](crate::Sink::partial), as by default) gets 1025 at most, so that every answer fits into the cursor.
     pub fn batch_len_max(mut self, entries: usize) -> Self {
         self.config.batch_len_max = entries;
         self

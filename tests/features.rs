@@ -1,7 +1,7 @@
 //! `docs/FEATURES.md` and `docs/MIGRATION.md`, held to the code: every row once, every name there, nothing called missing
 //! that is there. That the links and the tests exist that they name, `tests/tidy.rs` checks, as for all texts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -219,6 +219,51 @@ fn names_are_found_by_what_declares_them() {
     assert!(is_name("A::b_c") && !is_name("a::b") && !is_name("A::b(c)") && !is_name("tests/a.rs::b"));
 }
 
+/// Tests that several rows of behaviour name, and not all but one of them as the promise of that one (`as Fnnn`).
+fn claimed_twice(rows: &[Row]) -> Vec<String> {
+    let mut by_test: BTreeMap<&str, Vec<&Row>> = BTreeMap::new();
+    for row in rows.iter().filter(|row| ["K", "O"].contains(&row.fate)) {
+        let is_built = ["built", "otherwise", "partly"].contains(&row.status);
+        let tests: BTreeSet<&str> = spans(row.here).filter(|span| is_built && span.contains(".rs::")).collect();
+        tests.into_iter().for_each(|test| by_test.entry(test).or_default().push(row));
+    }
+    let says = |row: &Row, other: &Row| row.here.contains(&format!("as F{:03}", other.number));
+    let is_settled = |rows: &[&Row]| {
+        let owners = rows.iter().filter(|owner| {
+            let others = || rows.iter().filter(|row| row.number != owner.number);
+            others().all(|row| says(row, owner)) && !others().any(|row| says(owner, row))
+        });
+        owners.count() == 1
+    };
+    let shared = by_test.into_iter().filter(|(_, rows)| !is_settled(rows));
+    shared.map(|(test, rows)| format!("{test}: {:?}", rows.iter().map(|row| row.number).collect::<Vec<_>>())).collect()
+}
+
+#[test]
+fn a_test_stands_for_one_promise_and_other_rows_that_name_it_say_whose() {
+    let text = read("docs/FEATURES.md");
+    let all: Vec<Row> = PARTS.iter().flat_map(|(part, _)| rows(&text, part)).collect();
+    let broken = claimed_twice(&all);
+    assert!(broken.is_empty(), "give each promise a test of its own, or say `as Fnnn`:\n{}", broken.join("\n"));
+
+    let row = |number, fate, here| Row { number, fate, status: "built", here };
+    let own = || row(1, "K", "here: `a.rs::t`");
+    assert_eq!(claimed_twice(&[own(), row(2, "K", "`a.rs::u`")]), Vec::<String>::new());
+    assert_eq!(
+        claimed_twice(&[own(), row(2, "O", "as F001: `a.rs::t`"), row(3, "M", "`a.rs::t`")]),
+        Vec::<String>::new()
+    );
+    let broken = [
+        vec![own(), row(2, "K", "`a.rs::t`")],
+        vec![own(), row(2, "K", "as F003: `a.rs::t`")],
+        vec![own(), row(2, "K", "as F001: `a.rs::t`"), row(3, "K", "`a.rs::t`")],
+        vec![row(1, "K", "as F002: `a.rs::t`"), row(2, "K", "as F001: `a.rs::t`")],
+    ];
+    for rows in &broken {
+        assert_eq!(claimed_twice(rows).len(), 1, "{:?}", rows.iter().map(|row| row.here).collect::<Vec<_>>());
+    }
+}
+
 /// A promise is kept by the test that its row names.
 #[test]
 fn every_test_of_a_promise_stands_in_the_table() {
@@ -235,5 +280,5 @@ fn every_test_of_a_promise_stands_in_the_table() {
             tests += 1;
         }
     }
-    assert!(tests >= 12, "{tests} tests of promises");
+    assert!(tests >= 75, "{tests} tests of promises");
 }

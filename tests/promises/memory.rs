@@ -129,5 +129,34 @@ fn the_log_is_filled_up_to_its_limit_and_never_over_it() {
     }
 }
 
+/// F150: compression costs time, so only who asks for it has it; what comes back is the same.
+#[cfg(feature = "lz4")]
+#[test]
+fn the_log_is_compressed_only_where_that_was_asked_for() {
+    use ringwal::{Builder, Compression};
+
+    let written = |builder: Builder| {
+        let mut stage = Stage::new(builder);
+        stage.queue.set_paused(true);
+        // Runs of one value.
+        for group in 0..20_u32 {
+            let entry = |n| Numbered { producer: 0, number: n, padding: vec![7; 1000] };
+            let producer = stage.queue.producer();
+            (group * 30..group * 30 + 30).for_each(|n| _ = producer.try_push(entry(n)).unwrap());
+            stage.settle();
+        }
+        let written = stage.metrics().log_bytes_written;
+        stage.machine.crash();
+        let mut stage = stage.reopen(few(Durability::Immediate));
+        stage.pass(MS);
+        assert_eq!(stage.sink.numbers(), (0..600).collect::<Vec<_>>());
+        written
+    };
+    let plain = written(few(Durability::Immediate));
+    assert!(plain >= 600 * 1008, "{plain}");
+    let short = written(few(Durability::Immediate).compression(Compression::Lz4 { min_len: 4096 }));
+    assert!(short < plain / 4, "{short} of {plain} bytes");
+}
+
 /// What a log has beside its segments.
 const META: u64 = 64 << 10;
