@@ -28,7 +28,7 @@ fn pressed(delay: Duration) -> Stage {
     stage
 }
 
-/// F142: how many pushes were slowed down, and by how much all together; by the queue's clock, where tasks push.
+/// F142: how many pushes were slowed down, threads and tasks, and by how much all together.
 #[test]
 fn each_delay_of_a_push_is_counted_and_its_time_added_up() {
     let delay = 20 * MS;
