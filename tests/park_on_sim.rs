@@ -331,3 +331,39 @@ fn closing_that_does_not_wait_for_the_parks_cursor_leaves_the_entry_in_the_log_w
     }
     panic!("closing never came to its end");
 }
+
+/// Taking entries out of the park waits for the park's cursor; closing meanwhile waits with it, and what was answered holds.
+#[test]
+fn a_discard_that_waits_for_the_parks_cursor_while_the_queue_closes_is_answered_and_holds() {
+    for late in [false, true] {
+        let mut stage = Stage::<Vec<u8>>::open(builder());
+        refuse(&mut stage, 3);
+        let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+        // The cursor comes no further until the machine is let go.
+        machine.inject(Fault::hung(OpKind::Write).on(FileId::Meta(LogId::Park)));
+        let answer = stage.queue.unpark(vec![Lsn::new(1), Lsn::new(3)], false);
+        stage.pass(1000 * MS);
+        assert!(answer.try_recv().is_err(), "its cursor is not on disk");
+        stage.queue.begin_closing(true);
+        for _ in 0..10 {
+            stage.settle();
+            // The sink has nothing to do: it is the logs that are waited for, and these have no deadline of the user's.
+            assert!(stage.queue.poll_close(late && stage.queue.closing() != Some(Closing::Logs)).is_none());
+        }
+        assert_eq!((stage.queue.closing(), stage.queue.has_ended()), (Some(Closing::Logs), false));
+        assert!(answer.try_recv().is_err(), "nor is it yet");
+        machine.heal();
+        let mut outcome = None;
+        for _ in 0..10 {
+            stage.settle();
+            outcome = outcome.or_else(|| stage.queue.poll_close(false));
+        }
+        answer.try_recv().expect("an answer").expect("it is done");
+        let state = outcome.expect("nothing is left to wait for").expect("all is well");
+        assert_eq!((state.parked, state.discarded, state.left_in_log), (1, 2, 0), "{state:?}");
+        drop(stage);
+        machine.crash();
+        let mut stage = again(&machine, &clock, 3);
+        assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (1, 1));
+    }
+}

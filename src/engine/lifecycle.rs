@@ -280,14 +280,12 @@ impl Engine {
         shared.hear_no_more();
         shared.command(Command::Close);
         let flush_ended = self.flush_ended.into_inner().recv_timeout(CLOSE_LOGS_WITHIN);
-        // If it was the park alone that it waited for, it ends now. Where it is not in the sink's code it only has to be
-        // run, by a machine that may have much else to do.
-        let patience = deadline_after(DELIVERY_ENDS_WITHIN);
-        while delivery_ended == Err(RecvTimeoutError::Timeout) {
-            delivery_ended = ended.recv_timeout(moment);
-            if shared.is_sink_at_work() || Instant::now() >= patience {
-                break;
-            }
+        if delivery_ended == Err(RecvTimeoutError::Timeout) {
+            // If it was the park alone that it waited for, it ends now. Where it is not in the sink's code it only has to
+            // be run, by a machine that may have much else to do.
+            let patience = deadline_after(DELIVERY_ENDS_WITHIN);
+            let gives_up = || shared.is_sink_at_work() || Instant::now() >= patience;
+            delivery_ended = wait_for_end(|| ended.recv_timeout(moment), gives_up);
         }
         let is_silent = flush_ended == Err(RecvTimeoutError::Timeout);
         let outcome = outcome_of(shared, is_silent);
@@ -302,6 +300,19 @@ impl Engine {
         }
         let _ = self.delivery.join();
         if shared.has_answered_late() { late(outcome) } else { outcome }
+    }
+}
+
+/// Waits for a thread's end, a moment at a time: one in any case, and then as long as nobody gives up.
+fn wait_for_end(
+    mut wait: impl FnMut() -> Result<(), RecvTimeoutError>,
+    gives_up: impl Fn() -> bool,
+) -> Result<(), RecvTimeoutError> {
+    loop {
+        let ended = wait();
+        if ended != Err(RecvTimeoutError::Timeout) || gives_up() {
+            return ended;
+        }
     }
 }
 
@@ -399,5 +410,119 @@ pub(crate) fn io_error(error: IoOpenError) -> OpenError {
         IoOpenError::ReadOnlyFs { path } => {
             OpenError::Io { what: "write to".to_owned(), path, source: std::io::ErrorKind::ReadOnlyFilesystem.into() }
         }
+    }
+}
+
+#[cfg(all(test, feature = "testing", not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::delivery::batch::Batch;
+    use crate::queue::Queue;
+    use crate::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+    use crate::sink::{Outcome, SinkError, blocking_fn, sink_fn};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_thread_that_is_not_run_is_waited_for_until_somebody_gives_up() {
+        const LATE: Result<(), RecvTimeoutError> = Err(RecvTimeoutError::Timeout);
+        let waits = Cell::new(0);
+        let ends_at = |moment| {
+            waits.set(0);
+            let waits = &waits;
+            move || {
+                waits.set(waits.get() + 1);
+                if waits.get() == moment { Ok(()) } else { LATE }
+            }
+        };
+        assert_eq!((wait_for_end(ends_at(7), || false), waits.get()), (Ok(()), 7));
+        assert_eq!((wait_for_end(ends_at(7), || waits.get() >= 3), waits.get()), (LATE, 3));
+        assert_eq!((wait_for_end(ends_at(1), || true), waits.get()), (Ok(()), 1), "a moment in any case");
+        let gone = || Err(RecvTimeoutError::Disconnected);
+        assert_eq!(wait_for_end(gone, || false), Err(RecvTimeoutError::Disconnected), "it panicked");
+    }
+
+    /// Threads in place of a queue's own: a delivery thread that nothing runs for some moments after it could end.
+    #[test]
+    fn closing_waits_for_a_delivery_thread_that_is_late_and_not_in_its_sink() {
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        let settings = SteppedSettings { seed: 1, clock, store: None, mutants: Mutants::NONE };
+        let sink = sink_fn(|_: Batch<Vec<u8>>| async { Ok::<(), SinkError>(()) });
+        let queue = SteppedQueue::open(Queue::builder(Path::new("simulated")), settings, &machine, sink).unwrap();
+        let shared = queue.producer().shared;
+        let (flush_ends, flush_ended) = sync_channel(1);
+        let (delivery_ends, delivery_ended) = sync_channel(1);
+        let flush = thread::spawn(move || flush_ends.send(()).unwrap());
+        let seen = Arc::clone(&shared);
+        let delivery = thread::spawn(move || {
+            while seen.is_heard() {
+                thread::yield_now();
+            }
+            // Far less than what it is waited for, and some moments more than one.
+            thread::sleep(Duration::from_millis(400));
+            delivery_ends.send(()).unwrap();
+        });
+        let (flush_ended, delivery_ended) = (Mutex::new(flush_ended), Mutex::new(delivery_ended));
+        let engine = Engine { flush, delivery, flush_ended, delivery_ended };
+        let outcome = engine.shutdown(&shared, Duration::ZERO, true);
+        assert!(outcome.is_ok(), "the sink is not to blame: {outcome:?}");
+    }
+
+    /// Asked from within the sink, whichever way it is called, and after its end.
+    #[test]
+    fn a_sink_is_at_work_while_its_code_runs_and_only_then() {
+        struct Told(Arc<OnceLock<Arc<Shared>>>);
+
+        impl Told {
+            fn is_at_work(&self) -> bool {
+                self.0.wait().is_sink_at_work()
+            }
+        }
+
+        impl Sink<Vec<u8>> for Told {
+            async fn deliver(&self, _: Batch<Vec<u8>>) -> Outcome {
+                if self.is_at_work() { Outcome::ack() } else { Outcome::park("nobody sees it at work") }
+            }
+
+            async fn close(&self) {
+                assert!(self.is_at_work(), "it is closed by nobody");
+            }
+        }
+
+        // One call at a time, polled where it is; or several, beside each other.
+        for in_flight_max in [1, 3] {
+            let dir = tempfile::tempdir().unwrap();
+            let told = Arc::<OnceLock<Arc<Shared>>>::default();
+            let builder = Queue::builder(dir.path()).in_flight_max(in_flight_max);
+            let queue = builder.open(Told(Arc::clone(&told))).unwrap();
+            let shared = queue.producer().shared;
+            assert!(told.set(Arc::clone(&shared)).is_ok());
+            queue.producer().push(vec![1]).unwrap();
+            queue.drain(LONG).unwrap();
+            let state = queue.shutdown(LONG).unwrap();
+            assert_eq!((state.delivered, state.parked), (1, 0), "{in_flight_max} at once");
+            assert_eq!((shared.counters.sink_panics.read(), shared.is_sink_at_work()), (0, false));
+        }
+        // A sink that blocks a thread of its own does not hold up delivery's.
+        let dir = tempfile::tempdir().unwrap();
+        let told = Arc::<OnceLock<Arc<Shared>>>::default();
+        let of_sink = Told(Arc::clone(&told));
+        let sink = blocking_fn(move |_: &Batch<Vec<u8>>| {
+            // Until delivery rests, which it does while it waits for this.
+            while of_sink.is_at_work() {
+                thread::yield_now();
+            }
+            Ok::<(), SinkError>(())
+        });
+        let queue = Queue::builder(dir.path()).deliver_timeout(LONG).open(sink).unwrap();
+        assert!(told.set(queue.producer().shared).is_ok());
+        queue.producer().push(vec![1]).unwrap();
+        queue.drain(LONG).unwrap();
+        assert_eq!(queue.shutdown(LONG).unwrap().delivered, 1);
     }
 }
