@@ -3,6 +3,8 @@
 #![cfg(feature = "testing")]
 
 mod common;
+#[path = "common/turns.rs"]
+mod turns;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, assert_accounted, in_memory, small};
 use futures_util::{Sink as _, SinkExt, Stream, StreamExt, stream};
-use ringwal::sim::{DiskKind, ManualClock, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings};
+use ringwal::sim::{DiskKind, ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
 use ringwal::{
     Batches, Builder, Durability, Handed, LogError, Outcome, ProducerSink, PushError, Queue, Retry, SendError,
@@ -35,8 +37,6 @@ impl Woken {
     }
 }
 
-/// Turns of the flush core shorter than this pass by themselves.
-const PAUSE_MAX: Duration = Duration::from_micros(900);
 const RETRY: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -84,19 +84,7 @@ impl Rig {
 
     /// Until nobody moves any more without time passing, or an answer.
     fn settle(&mut self) {
-        for _ in 0..100_000 {
-            let moved = self.queue.turn_core() | self.machine.step();
-            let turned = self.queue.turn_sink() == SinkTurn::Turned;
-            if moved || turned || self.queue.is_awake() {
-                continue;
-            }
-            let due = [self.queue.next_due(), self.machine.next_due()].into_iter().flatten().min();
-            match due {
-                Some(due) if due.since(self.clock.now()) <= PAUSE_MAX => self.clock.advance_to(due),
-                _ => return,
-            }
-        }
-        panic!("it never rests: {:?}", self.queue);
+        turns::settle(&mut self.queue, &self.machine, &self.clock);
     }
 
     fn push(&mut self, text: &str) {

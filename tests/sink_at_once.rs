@@ -2,6 +2,8 @@
 #![cfg(feature = "testing")]
 
 mod common;
+#[path = "common/turns.rs"]
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -14,7 +16,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{LONG, assert_accounted, in_memory, small};
-use ringwal::sim::{DiskKind, ManualClock, Prng, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings};
+use ringwal::sim::{DiskKind, ManualClock, Prng, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
 use ringwal::{
     Batch, Builder, Concern, DecodeError, Durability, Entry, Health, Lsn, Outcome, Park, Queue, Retry, Schema,
@@ -149,8 +151,6 @@ impl Sink<Step> for Desk {
     }
 }
 
-/// Turns of the flush core shorter than this pass by themselves.
-const PAUSE_MAX: Duration = Duration::from_micros(900);
 const RETRY: Duration = Duration::from_millis(100);
 
 fn settings() -> Builder {
@@ -201,19 +201,7 @@ impl Rig {
 
     /// Until nobody moves any more without time passing, or an answer.
     fn settle(&mut self) {
-        for _ in 0..100_000 {
-            let moved = self.queue.turn_core() | self.machine.step();
-            let turned = self.queue.turn_sink() == SinkTurn::Turned;
-            if moved || turned || self.queue.is_awake() {
-                continue;
-            }
-            let due = [self.queue.next_due(), self.machine.next_due()].into_iter().flatten().min();
-            match due {
-                Some(due) if due.since(self.clock.now()) <= PAUSE_MAX => self.clock.advance_to(due),
-                _ => return,
-            }
-        }
-        panic!("it never rests: {:?}", self.queue);
+        turns::settle(&mut self.queue, &self.machine, &self.clock);
     }
 
     /// Until what was pushed is on disk, however slow that is.
@@ -227,7 +215,7 @@ impl Rig {
                         result.unwrap();
                         break;
                     }
-                    Poll::Pending => self.wait(PAUSE_MAX),
+                    Poll::Pending => self.wait(turns::PAUSE_MAX),
                 }
             }
         }

@@ -1,6 +1,9 @@
 //! A whole queue in one thread, a sink that answers as it is told, and a clock that only the test moves.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+#[path = "../common/turns.rs"]
+mod turns;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::path::Path;
@@ -9,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use ringwal::sim::{ManualClock, SimDisk, SimSettings, SinkTurn, SteppedQueue, SteppedSettings};
+use ringwal::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
 use ringwal::{
     Batch, Builder, Durability, Entry, Jitter, Outcome, Producer, Queue, Retry, Shutdown, ShutdownError, Sink,
@@ -110,26 +113,8 @@ impl<T: Entry> Stage<T> {
     }
 
     /// Until nothing but the test can make anything happen, with a look after each step.
-    pub fn settle_with(&mut self, mut look: impl FnMut(&SteppedQueue<T>)) {
-        for _ in 0..ROUNDS_MAX {
-            let out = |queue: &SteppedQueue<T>| (queue.is_out(), queue.metrics().batches);
-            let before = out(&self.queue);
-            let mut moved = self.queue.turn_core();
-            look(&self.queue);
-            moved |= self.machine.step();
-            let turn = self.queue.turn_sink();
-            moved |= turn == SinkTurn::Turned || out(&self.queue) != before;
-            look(&self.queue);
-            if moved {
-                continue;
-            }
-            let due = [self.queue.next_due(), self.machine.next_due()].into_iter().flatten().min();
-            match due {
-                Some(due) if due.since(self.clock.now()) <= SOON => self.clock.advance_to(due),
-                _ => return,
-            }
-        }
-        panic!("it never rests: {:?}", self.queue);
+    pub fn settle_with(&mut self, look: impl FnMut(&SteppedQueue<T>)) {
+        turns::settle_with(&mut self.queue, &self.machine, &self.clock, SOON, look);
     }
 
     pub fn settle(&mut self) {
