@@ -19,24 +19,33 @@ use crate::table::Table;
 /// The flush core's own.
 const LAZY_PAUSE: Duration = Duration::from_micros(50);
 
-pub(crate) fn name(len: usize, who: &str, pace: Pace) -> String {
-    format!("push / {len} B / {who} / {}", pace.name())
+/// Rings of some 8000 entries, which stay in the caches, and those of the defaults.
+pub(crate) const fn ring_lens(len: usize) -> [usize; 2] {
+    [1 << (8192 * stride_of(len)).ilog2(), RING_LEN]
+}
+
+pub(crate) fn name(len: usize, who: &str, ring_len: usize, pace: Pace) -> String {
+    format!("push / {len} B / {who} / ring of {} KiB / {}", ring_len >> 10, pace.name())
 }
 
 pub(crate) fn run(scale: Scale, table: &mut Table) {
     for pace in [Pace::Lazy, Pace::Eager] {
-        sized::<8>(scale, table, pace);
-        sized::<64>(scale, table, pace);
+        for ring_len in ring_lens(8) {
+            sized::<8>(scale, table, ring_len, pace);
+        }
+        for ring_len in ring_lens(64) {
+            sized::<64>(scale, table, ring_len, pace);
+        }
     }
 }
 
-fn sized<const LEN: usize>(scale: Scale, table: &mut Table, pace: Pace) {
+fn sized<const LEN: usize>(scale: Scale, table: &mut Table, ring_len: usize, pace: Pace) {
     let entry = black_box(Fixed([7; LEN]));
-    let rtrb_name = name(LEN, "rtrb", pace);
-    let array_name = name(LEN, "ArrayQueue", pace);
-    let slots = RING_LEN / stride_of(LEN);
+    let rtrb_name = name(LEN, "rtrb", ring_len, pace);
+    let array_name = name(LEN, "ArrayQueue", ring_len, pace);
+    let slots = ring_len / stride_of(LEN);
 
-    table.add_beside(name(LEN, "pinned", pace), "ns", pinned::<LEN>(scale, pace), &rtrb_name);
+    table.add_beside(name(LEN, "pinned", ring_len, pace), "ns", pinned::<LEN>(scale, ring_len, pace), &rtrb_name);
     let (mut producer, mut consumer) = rtrb::RingBuffer::<Fixed<LEN>>::new(slots);
     let take = || black_box(consumer.pop()).is_ok();
     let nanos = beside_drain(pace, take, || {
@@ -46,7 +55,7 @@ fn sized<const LEN: usize>(scale: Scale, table: &mut Table, pace: Pace) {
     });
     table.add(rtrb_name, "ns", nanos);
 
-    table.add_beside(name(LEN, "shared", pace), "ns", shared::<LEN>(scale, pace), &array_name);
+    table.add_beside(name(LEN, "shared", ring_len, pace), "ns", shared::<LEN>(scale, ring_len, pace), &array_name);
     let queue = ArrayQueue::<Fixed<LEN>>::new(slots);
     let take = || black_box(queue.pop()).is_some();
     let nanos = beside_drain(pace, take, || {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ringwal::Durability;
 
-use crate::measure::{Fixed, LONG, Scale, new_dir, null, open};
+use crate::measure::{Fixed, LONG, Scale, micros, new_dir, null, open};
 use crate::table::{Table, percentile};
 
 const BATCH: usize = 1000;
@@ -38,7 +38,6 @@ fn of<const LEN: usize>(scale: Scale, table: &mut Table, durability: Durability,
     times.sort_unstable();
     table.add(name(LEN, durability_name, "batches"), "1/s", rate);
     for (label, part) in [("p50", 0.5), ("p99", 0.99)] {
-        let millis = percentile(&times, part).as_secs_f64() * 1e3;
-        table.add(name(LEN, durability_name, label), "ms", millis);
+        table.add(name(LEN, durability_name, label), "µs", micros(percentile(&times, part)));
     }
 }

@@ -7,11 +7,14 @@ use ringwal::{Durability, Idle, Queue};
 
 use crate::measure::{Fixed, LONG, Scale, builder, new_dir, null, on_first_cpu, settle, with_last_cpu};
 
-/// Entries in a burst: with 64 B a seventh of a ring, and two whole batches, so that none lingers.
+/// Entries in a burst: at most a third of a ring, and two whole batches, so that none lingers.
 const BURST: usize = 2000;
-/// Bursts that are not counted: the shortest entries go once around the ring, whose memory is touched by that.
+/// Bursts that are not counted: the shortest entries go once around the longest ring, whose memory is touched by that.
 const WARM_UP: usize = 40;
+/// The ring of the defaults.
 pub(crate) const RING_LEN: usize = 1 << 20;
+/// Far longer than any entry here, and short enough for every ring.
+const ENTRY_LEN_MAX: usize = 4096;
 
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
@@ -38,9 +41,9 @@ impl Pace {
 }
 
 /// Nanoseconds of a push into a ring of one's own.
-pub(crate) fn pinned<const LEN: usize>(scale: Scale, pace: Pace) -> f64 {
+pub(crate) fn pinned<const LEN: usize>(scale: Scale, ring_len: usize, pace: Pace) -> f64 {
     let entry = black_box(Fixed([7; LEN]));
-    with_queue(pace, |queue| {
+    with_queue(ring_len, pace, |queue| {
         let mut producer = queue.producer().pin();
         assert!(producer.has_own_ring(), "eight pinned rings by default");
         bursts(scale, || _ = producer.try_push(entry).expect("room"), || settle(queue))
@@ -48,17 +51,24 @@ pub(crate) fn pinned<const LEN: usize>(scale: Scale, pace: Pace) -> f64 {
 }
 
 /// Nanoseconds of a push into a ring that others may use, too.
-pub(crate) fn shared<const LEN: usize>(scale: Scale, pace: Pace) -> f64 {
+pub(crate) fn shared<const LEN: usize>(scale: Scale, ring_len: usize, pace: Pace) -> f64 {
     let entry = black_box(Fixed([7; LEN]));
-    with_queue(pace, |queue| {
+    with_queue(ring_len, pace, |queue| {
         let producer = queue.producer();
         bursts(scale, || _ = producer.try_push(entry).expect("room"), || settle(queue))
     })
 }
 
-fn with_queue<const LEN: usize>(pace: Pace, measure: impl FnOnce(&Queue<Fixed<LEN>>) -> f64 + Send) -> f64 {
+fn with_queue<const LEN: usize>(
+    ring_len: usize,
+    pace: Pace,
+    measure: impl FnOnce(&Queue<Fixed<LEN>>) -> f64 + Send,
+) -> f64 {
     let dir = new_dir();
-    let builder = with_last_cpu(builder(dir.path(), Durability::Memory)).ring_bytes(RING_LEN).idle(pace.idle());
+    let builder = with_last_cpu(builder(dir.path(), Durability::Memory))
+        .ring_bytes(ring_len)
+        .entry_len_max(ENTRY_LEN_MAX)
+        .idle(pace.idle());
     let queue = builder.open(null::<Fixed<LEN>>()).expect("a queue");
     let nanos = on_first_cpu(|| measure(&queue));
     queue.shutdown(LONG).expect("a sink that works");

@@ -10,11 +10,11 @@ mod measure;
 mod push_cost;
 
 use measure::Scale;
-use push_cost::{Pace, pinned, shared};
+use push_cost::{Pace, RING_LEN, pinned, shared};
 
 fn main() {
     let entries = std::env::args().find_map(|arg| arg.parse().ok()).unwrap_or(Scale::QUICK.entries);
     let scale = Scale { entries, ..Scale::QUICK };
-    println!("pinned {}", pinned::<8>(scale, Pace::Lazy));
-    println!("shared {}", shared::<8>(scale, Pace::Lazy));
+    println!("pinned {}", pinned::<8>(scale, RING_LEN, Pace::Lazy));
+    println!("shared {}", shared::<8>(scale, RING_LEN, Pace::Lazy));
 }

@@ -23,9 +23,11 @@ fn alone(figure: impl Into<String>, bound: Bound) -> Goal {
 }
 
 fn pushes() -> Vec<Goal> {
-    let push =
-        |len, ours, pace, other, most| beside(push::name(len, ours, pace), push::name(len, other, pace), AtMost(most));
-    vec![
+    let push = |len, ours, pace, other, most| {
+        let name = move |who, ring_len| push::name(len, who, ring_len, pace);
+        push::ring_lens(len).map(|ring_len| beside(name(ours, ring_len), name(other, ring_len), AtMost(most)))
+    };
+    let lengths = [
         push(8, "pinned", Pace::Lazy, "rtrb", 0.6),
         push(64, "pinned", Pace::Lazy, "rtrb", 0.6),
         push(8, "shared", Pace::Lazy, "ArrayQueue", 1.25),
@@ -34,13 +36,15 @@ fn pushes() -> Vec<Goal> {
         push(64, "pinned", Pace::Eager, "rtrb", 1.1),
         push(8, "shared", Pace::Eager, "ArrayQueue", 0.5),
         push(64, "shared", Pace::Eager, "ArrayQueue", 0.5),
-        beside(push_tail::name("log commits", "p99.9"), push_tail::name("no log", "p99.9"), AtMost(1.5)),
-        // Of the documents, not of the peers: 100,000 batches of 1000 a second, p99 below 10 ms.
-        alone(push_batch::name(8, "Memory", "batches"), AtLeast(100e3)),
-        alone(push_batch::name(8, "Memory", "p99"), AtMost(10.0)),
-        alone(push_batch::name(100, "Periodic", "batches"), AtLeast(100e3)),
-        alone(push_batch::name(100, "Periodic", "p99"), AtMost(10.0)),
-    ]
+    ];
+    let mut goals: Vec<_> = lengths.into_iter().flatten().collect();
+    goals.push(beside(push_tail::name("log commits", "p99.9"), push_tail::name("no log", "p99.9"), AtMost(1.5)));
+    // Of the documents, not of the peers: 100,000 batches of 1000 a second, p99 below 10 ms.
+    for (len, durability) in [(8, "Memory"), (100, "Periodic")] {
+        goals.push(alone(push_batch::name(len, durability, "batches"), AtLeast(100e3)));
+        goals.push(alone(push_batch::name(len, durability, "p99"), AtMost(10e3)));
+    }
+    goals
 }
 
 fn through_memory() -> Vec<Goal> {
