@@ -12,6 +12,8 @@ use crate::measure::{LONG, new_dir};
 pub(crate) struct Machine {
     disk: DiskReport,
     load: String,
+    /// Looked up before the data are written, which may lie in the tree.
+    commit: String,
     begun: Instant,
 }
 
@@ -21,7 +23,8 @@ impl Machine {
         let config = IoConfig { choice: io::Io::Auto, lock_wait: LONG, create: true, read_only: false };
         let pool = ringwal::wal::block::Pool::new(1, 4096).expect("memory");
         let disk = io::open(dir.path(), config).expect("a directory").into_disk(&pool).expect("a disk");
-        Self { disk: disk.report(), load: load(), begun: Instant::now() }
+        let commit = says("git", &["describe", "--always", "--dirty"]);
+        Self { disk: disk.report(), load: load(), commit, begun: Instant::now() }
     }
 }
 
@@ -50,7 +53,6 @@ impl fmt::Display for Machine {
         let nice = rustix::process::getpriority_process(None).unwrap_or_default();
         let arguments: Vec<_> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
         let direct = if self.disk.direct { "direct" } else { "through the page cache" };
-        let commit = says("git", &["describe", "--always", "--dirty"]);
         writeln!(f, "| | |\n|---|---|")?;
         writeln!(f, "| machine | {} |", processor())?;
         writeln!(f, "| load | {} over one and five minutes before, {} after |", self.load, load())?;
@@ -60,7 +62,7 @@ impl fmt::Display for Machine {
         }
         writeln!(f, "| kernel | Linux {kernel} |")?;
         writeln!(f, "| rustc | {} |", says("rustc", &["--version"]))?;
-        writeln!(f, "| commit | {commit} |")?;
+        writeln!(f, "| commit | {} |", self.commit)?;
         let command = "cargo bench --manifest-path benches/peers/Cargo.toml";
         let dashes = if arguments.is_empty() { "" } else { " -- " };
         writeln!(f, "| command | `{command}{dashes}{}`, at nice {nice} |", arguments.join(" "))?;
