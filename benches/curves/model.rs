@@ -8,13 +8,15 @@
 //!                      disk / (stride · traffic) )
 //! ```
 //! The costs are fitted to the CPU times of *some* lengths, measured on all CPUs ([`FITTED`]); rates are then predicted for all
-//! lengths, and for one CPU. What other programs took of the CPUs meanwhile is not there for the queue: `cpus` is what they left.
+//! lengths, and for one CPU. Where other programs took part of the CPUs meanwhile, there are two predictions: for a quiet
+//! machine, and for what they left. They also take what the queue leaves idle while it waits for the disk, so the second
+//! says how well the costs fit, and only the first what bounds a rate.
 
 use std::fmt::{self, Write};
 
 use ringwal::ring::record::stride_of;
 
-use crate::data::Data;
+use crate::data::{Data, Spread};
 
 /// Lengths in bytes that the costs are fitted to; the others are predicted.
 const FITTED: [f64; 4] = [8.0, 100.0, 1024.0, 16384.0];
@@ -164,35 +166,35 @@ fn check_mode(out: &mut String, data: &Data, mode: &str, model: &Model) -> fmt::
     }
     writeln!(
         out,
-        "\n| bytes | CPUs left | predicted M/s | limit | measured M/s | min – max | predicted / measured |\n|---:|---:|---:|---|---:|---|---:|"
+        "\n| bytes | CPUs | measured M/s | min – max | predicted, limit | ratio | CPUs left | predicted with them | ratio |"
     )?;
-    let mut ratios = Vec::new();
-    for place in ["", " on one CPU"] {
+    writeln!(out, "|---:|---:|---:|---|---|---:|---:|---:|---:|")?;
+    let mut ratios = [Vec::new(), Vec::new()];
+    for (place, all) in [("", data.median("cpus", 0.0).unwrap_or(1.0)), (" on one CPU", 1.0)] {
         let curve = format!("entries: {mode}{place}");
         for len in data.xs(&curve) {
-            let (Some(measured), Some(cpus)) =
-                (data.at(&curve, len), data.median(&format!("cpus left: {mode}{place}"), len))
-            else {
-                continue;
+            let left = data.median(&format!("cpus left: {mode}{place}"), len);
+            let (Some(measured), Some(left)) = (data.at(&curve, len), left) else { continue };
+            let rate = |cpus| {
+                let machine = Machine { producers: 1.0, queues: 1.0, cpus };
+                let (rate, limit) = model.rate(stride_of(len as usize) as f64, machine);
+                (rate / 1e6, limit)
             };
-            let stride = stride_of(len as usize) as f64;
-            let (rate, limit) = model.rate(stride, Machine { producers: 1.0, queues: 1.0, cpus });
-            let (predicted, median) = (rate / 1e6, measured.median);
-            let fitted = if place.is_empty() && FITTED.contains(&len) { " (fitted)" } else { "" };
-            writeln!(
-                out,
-                "| {len} | {cpus:.2} | {predicted:.3} | {limit} | {median:.3} | {:.3} – {:.3} | {:.2}{fitted} |",
-                measured.min,
-                measured.max,
-                predicted / median
-            )?;
-            ratios.push(predicted / median);
+            let ((alone, limit), (beside, _)) = (rate(all), rate(left));
+            let Spread { min, median, max } = measured;
+            let fitted = if place.is_empty() && FITTED.contains(&len) { "*" } else { "" };
+            write!(out, "| {len}{fitted} | {all} | {median:.3} | {min:.3} – {max:.3} | {alone:.3}, {limit} |")?;
+            writeln!(out, " {:.2} | {left:.2} | {beside:.3} | {:.2} |", alone / median, beside / median)?;
+            ratios[0].push(alone / median);
+            ratios[1].push(beside / median);
         }
     }
-    ratios.sort_unstable_by(f64::total_cmp);
-    if let (Some(least), Some(most)) = (ratios.first(), ratios.last()) {
-        let median = ratios[ratios.len() / 2];
-        writeln!(out, "\npredicted / measured: median {median:.2}, from {least:.2} to {most:.2}")?;
+    for (ratios, what) in ratios.iter_mut().zip(["a quiet machine", "the CPUs that others left"]) {
+        ratios.sort_unstable_by(f64::total_cmp);
+        if let (Some(least), Some(most)) = (ratios.first(), ratios.last()) {
+            let median = ratios[ratios.len() / 2];
+            writeln!(out, "\npredicted for {what} / measured: median {median:.2}, from {least:.2} to {most:.2}")?;
+        }
     }
     project(out, mode, model)
 }

@@ -45,6 +45,7 @@ impl Entry for Filled {
 }
 
 pub(crate) fn run(scale: Scale, round: &mut Round) {
+    round.add("cpus", 0.0, "CPUs", all_cpus());
     for len in LENS {
         for durability in [Durability::Memory, Durability::Periodic(Duration::from_millis(5))] {
             measure(scale, round, durability, len, None);
@@ -82,7 +83,7 @@ fn measure(scale: Scale, round: &mut Round, durability: Durability, len: usize, 
         ours += nanos;
         round.add(&format!("cpu {mode}{cpus}: {role}"), x, "ns", nanos / count);
     }
-    let all = cpu.map_or_else(|| thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64), |_| 1.0);
+    let all = if cpu.is_some() { 1.0 } else { all_cpus() };
     let others = (busy - ours / 1e9).max(0.0) / took;
     round.add(&format!("cpus left: {mode}{cpus}"), x, "CPUs", (all - others).max(0.0));
     let (frames, read) = {
@@ -91,6 +92,10 @@ fn measure(scale: Scale, round: &mut Round, durability: Durability, len: usize, 
     };
     round.add(&format!("read back: {mode}{cpus}"), x, "share", read as f64 / frames.max(1) as f64);
     queue.shutdown(LONG).expect("a sink that works");
+}
+
+fn all_cpus() -> f64 {
+    thread::available_parallelism().map_or(1.0, |cpus| cpus.get() as f64)
 }
 
 /// How many it were. `at_end` is called on the thread that pushed.
