@@ -196,7 +196,23 @@ fn check_mode(out: &mut String, data: &Data, mode: &str, model: &Model) -> fmt::
             writeln!(out, "\npredicted for {what} / measured: median {median:.2}, from {least:.2} to {most:.2}")?;
         }
     }
+    saturation(out, mode, model)?;
     project(out, mode, model)
+}
+
+/// Where each thread of a queue would be the limit, if it had a CPU of its own and nothing else stood in its way.
+fn saturation(out: &mut String, mode: &str, model: &Model) -> fmt::Result {
+    writeln!(out, "\n{mode}: what one thread of each kind can do, M entries/s and MB/s of payload\n")?;
+    writeln!(out, "| bytes | one producer | flush core | delivery |\n|---:|---|---|---|")?;
+    for len in [8, 100, 1024, 4096, 16384, 65536] {
+        write!(out, "| {len} |")?;
+        for cost in &model.costs[..3] {
+            let rate = 1e3 / cost.of(stride_of(len) as f64);
+            write!(out, " {rate:.2}, {:.0} |", rate * len as f64)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
 /// What more CPUs, producers and queues would give if each cost stayed what it is here.
