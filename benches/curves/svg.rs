@@ -109,8 +109,8 @@ pub(crate) fn draw(plot: &Plot, data: &Data) -> Option<String> {
         let root = SVGBackend::with_string(&mut out, SIZE).into_drawing_area();
         let ink = (FONT, TEXT).into_font().color(&INK);
         let mut chart = ChartBuilder::on(&root)
-            .caption(plot.title, (FONT, TITLE).into_font().color(&INK))
             .margin(MARGIN)
+            .margin_top(2 * MARGIN + TITLE as u32)
             .margin_right(MARGIN + NAMES)
             .x_label_area_size(46)
             .y_label_area_size(76)
@@ -150,11 +150,12 @@ pub(crate) fn draw(plot: &Plot, data: &Data) -> Option<String> {
             let end = *middle.last().expect("lines have points");
             names.push((chart.backend_coord(&end).1, *line));
         }
+        let title = Text::new(plot.title, (MARGIN as i32, MARGIN as i32), (FONT, TITLE).into_font().color(&INK));
+        root.draw(&title).expect("a text takes every plot");
         write_names(&root, names);
         root.present().expect("a text takes every plot");
     }
     let head = out.find('>').expect("an SVG begins with its element") + 1;
-    // Places are whole pixels, and lengths of dashes the only other numbers.
     out.insert_str(head, STYLE);
     out.push('\n');
     Some(out)
