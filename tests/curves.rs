@@ -124,14 +124,14 @@ fn contrast(one: RGBColor, two: RGBColor) -> f64 {
 }
 
 #[test]
-fn lines_are_seen_on_a_light_page_and_on_a_dark_one() {
-    for colour in svg::COLOURS {
+fn lines_and_texts_are_seen_on_a_light_page_and_on_a_dark_one() {
+    let lines = svg::COLOURS.map(|colour| (colour, 3.0));
+    for (colour, least) in lines.into_iter().chain([(svg::INK, 4.2)]) {
         for ground in [RGBColor(0xff, 0xff, 0xff), RGBColor(0x0d, 0x11, 0x17)] {
-            assert!(contrast(colour, ground) >= 3.0, "{colour:?} on {ground:?}: {:.2}", contrast(colour, ground));
+            assert!(contrast(colour, ground) >= least, "{colour:?} on {ground:?}: {:.2}", contrast(colour, ground));
         }
     }
     let drawn = svg::draw(&small_plot(), &small()).unwrap();
-    assert!(drawn.contains("prefers-color-scheme:dark"), "texts follow the reader's choice");
     assert!(!drawn.contains("<rect"), "the ground is the page's");
 }
 

@@ -1,8 +1,7 @@
 //! Draws one plot as SVG: lines through medians, a band from the least to the greatest round, names at the lines' ends.
 //!
 //! The same data gives the same bytes: all places are whole pixels, and nothing is asked of fonts or of the machine.
-//! The ground is left open, so that the plot stands on a light page as on a dark one: lines have colours that both
-//! bear, texts follow the reader's choice and are a grey that both bear where that choice is not known.
+//! The ground is left open, and all colours are such that the plot can be read on a light page as on a dark one.
 
 use std::ops::Range;
 
@@ -22,8 +21,8 @@ const TEXT: i32 = 16;
 const TITLE: i32 = 20;
 const FONT: &str = "sans-serif";
 
-/// Texts, and what has no other colour.
-const INK: RGBColor = RGBColor(0x7a, 0x7a, 0x7a);
+/// Texts, and what has no other colour: a grey that both grounds bear, as an image is not told which of them it stands on.
+pub(crate) const INK: RGBColor = RGBColor(0x7a, 0x7a, 0x7a);
 /// Colours of lines, in the order of their first use.
 pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(0x2f, 0x81, 0xf7),
@@ -33,8 +32,6 @@ pub(crate) const COLOURS: [RGBColor; 6] = [
     RGBColor(0xe0, 0x4f, 0x5f),
     RGBColor(0x80, 0x86, 0x8d),
 ];
-
-const STYLE: &str = "<style>text{fill:#24292f}@media(prefers-color-scheme:dark){text{fill:#e6edf3}}</style>";
 
 /// A scale of a plot. All values on a logarithmic one are greater than zero.
 pub(crate) struct Axis {
@@ -155,8 +152,6 @@ pub(crate) fn draw(plot: &Plot, data: &Data) -> Option<String> {
         write_names(&root, names);
         root.present().expect("a text takes every plot");
     }
-    let head = out.find('>').expect("an SVG begins with its element") + 1;
-    out.insert_str(head, STYLE);
     out.push('\n');
     Some(out)
 }
