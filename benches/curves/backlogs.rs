@@ -12,7 +12,7 @@ use ringwal::wal::op::{FileId, LogId, Op, Output, Owner, Token};
 use crate::common::{Scale, new_dir};
 use crate::recovery;
 use crate::round::Round;
-use crate::table::Table;
+use crate::table::{Table, last_part};
 
 /// Bytes of an entry that `recovery` writes.
 const LEN: usize = 100;
@@ -32,9 +32,9 @@ pub(crate) fn run(scale: Scale, round: &mut Round) {
         let mut table = Table::default();
         recovery::run(Scale { entries, ..scale }, &mut table);
         for (name, unit, value) in table.take() {
-            match name.rsplit(", ").next() {
-                Some("first delivery") => round.add("recovery: first delivery", x, unit, value),
-                Some("all delivered") => {
+            match last_part(&name) {
+                "first delivery" => round.add("recovery: first delivery", x, unit, value),
+                "all delivered" => {
                     round.add("recovery: all delivered", x, unit, value);
                     round.add("recovery rate: to the sink", x, "MB/s", bytes / 1e3 / value);
                 }

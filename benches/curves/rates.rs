@@ -4,7 +4,7 @@ use ringwal::Durability;
 
 use crate::common::Scale;
 use crate::round::Round;
-use crate::table::Table;
+use crate::table::{Table, last_part};
 use crate::{floor, latency};
 
 /// Pushes a second.
@@ -25,7 +25,7 @@ pub(crate) fn run(scale: Scale, round: &mut Round) {
         let mut table = Table::default();
         latency::at_rate(scale, &mut table, Durability::Immediate, "Immediate", rate);
         let curve_of = |name: &str| {
-            let part = name.rsplit(", ").next()?;
+            let part = last_part(name);
             PARTS.contains(&part).then(|| format!("latency: Immediate {part}"))
         };
         round.add_table(table, f64::from(rate), curve_of);

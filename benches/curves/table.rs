@@ -29,6 +29,11 @@ impl Table {
     }
 }
 
+/// What a name ends with: `p50` of `…, p50`.
+pub(crate) fn last_part(name: &str) -> &str {
+    name.rsplit([',', '/']).next().unwrap_or(name).trim()
+}
+
 /// The time that this part of all (sorted) times does not exceed.
 pub(crate) fn percentile(sorted: &[Duration], part: f64) -> Duration {
     let at = (part * sorted.len() as f64) as usize;
