@@ -18,7 +18,7 @@ pub(crate) struct Scale {
 }
 
 /// An entry of a fixed length that costs nothing to encode.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(crate) struct Fixed<const LEN: usize>(pub(crate) [u8; LEN]);
 
 impl<const LEN: usize> Entry for Fixed<LEN> {

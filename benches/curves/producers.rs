@@ -45,12 +45,12 @@ fn sized<const LEN: usize>(scale: Scale, round: &mut Round, producers: usize) {
             });
         };
         let nanos = at_once(producers, bursts, settle, || {
-            let (producer, entry) = (queue.producer(), entry.clone());
+            let producer = queue.producer();
             let mut pinned = is_pinned.then(|| queue.producer().pin());
             assert!(pinned.as_ref().is_none_or(ringwal::PinnedProducer::has_own_ring), "eight pinned rings by default");
             move || match &mut pinned {
-                Some(pinned) => _ = pinned.try_push(entry.clone()).expect("room"),
-                None => _ = producer.try_push(entry.clone()).expect("room"),
+                Some(pinned) => _ = pinned.try_push(entry).expect("room"),
+                None => _ = producer.try_push(entry).expect("room"),
             }
         });
         let kind = if is_pinned { "pinned" } else { "shared" };
@@ -68,9 +68,8 @@ fn sized<const LEN: usize>(scale: Scale, round: &mut Round, producers: usize) {
         });
         let settle = || wait_until(|| queue.is_empty());
         let nanos = at_once(producers, bursts, settle, || {
-            let entry = entry.clone();
             let queue = &queue;
-            move || assert!(queue.push(entry.clone()).is_ok(), "room")
+            move || assert!(queue.push(entry).is_ok(), "room")
         });
         is_done.store(true, Relaxed);
         round.add(&format!("push {LEN} B: ArrayQueue"), x, "ns", nanos);
