@@ -16,7 +16,7 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
     at_rate(scale, table, Durability::Periodic(Duration::from_millis(5)), "Periodic(5 ms) and nobody urges", 20_000);
 }
 
-fn at_rate(scale: Scale, table: &mut Table, durability: Durability, name: &str, rate: u32) {
+pub(crate) fn at_rate(scale: Scale, table: &mut Table, durability: Durability, name: &str, rate: u32) {
     let dir = new_dir();
     let queue = open(dir.path(), durability, null::<Fixed<100>>());
     let (pushed, to_watch) = channel();
