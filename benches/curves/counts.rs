@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ringwal::{Durability, Io};
 
-use crate::common::{LONG, new_dir, null, open};
+use crate::measure::{LONG, builder, new_dir, null};
 use crate::sizes::{BYTES_MAX, Filled};
 use crate::threads::PUSHER;
 
@@ -36,7 +36,8 @@ pub(crate) fn run(what: &str) -> Result<(), String> {
         return Err(format!("an entry has 1 to {BYTES_MAX} bytes, not {len}"));
     }
     let dir = new_dir();
-    let queue = open(dir.path(), durability, Io::Threads, null::<Filled>());
+    let builder = builder(dir.path(), durability).io(Io::Threads);
+    let queue = builder.open(null::<Filled>()).expect("a queue");
     let burst = BURST.min(BURST_BYTES / len);
     let push = || {
         let mut producer = queue.producer().pin();

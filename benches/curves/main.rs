@@ -14,8 +14,6 @@
 #![cfg(not(any(loom, shuttle)))]
 
 mod backlogs;
-#[path = "../common/mod.rs"]
-mod common;
 mod counts;
 mod data;
 #[path = "../end_to_end/floor.rs"]
@@ -23,6 +21,9 @@ mod floor;
 #[path = "../end_to_end/latency.rs"]
 #[allow(dead_code, reason = "its own choice of rates is end_to_end's")]
 mod latency;
+#[path = "../end_to_end/measure.rs"]
+#[allow(dead_code, reason = "what more end_to_end needs")]
+mod measure;
 mod model;
 mod plots;
 mod producers;
@@ -39,9 +40,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, process};
 
-// The parts of `end_to_end` look for these here.
-use common::{Fixed, LONG, Scale, micros, new_dir, null, open};
 use data::Data;
+use measure::Scale;
 use round::Round;
 
 const FULL: Scale = Scale { rounds: 5, time: Duration::from_millis(400), entries: 200_000 };

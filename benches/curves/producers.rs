@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_queue::ArrayQueue;
-use ringwal::{Durability, Io};
+use ringwal::Durability;
 
-use crate::common::{Fixed, LONG, Scale, new_dir, null, open};
+use crate::measure::{Fixed, LONG, Scale, new_dir, null, open};
 use crate::round::Round;
 
 /// Producers at once; as many as there are pinned rings by default, at most.
@@ -36,7 +36,7 @@ fn sized<const LEN: usize>(scale: Scale, round: &mut Round, producers: usize) {
     let x = producers as f64;
     for is_pinned in [true, false] {
         let dir = new_dir();
-        let queue = open(dir.path(), Durability::Memory, Io::Auto, null::<Fixed<LEN>>());
+        let queue = open(dir.path(), Durability::Memory, null::<Fixed<LEN>>());
         // Until everything is drained and delivered: a burst finds nobody at work.
         let settle = || {
             wait_until(|| {

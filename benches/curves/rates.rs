@@ -2,7 +2,7 @@
 
 use ringwal::Durability;
 
-use crate::common::Scale;
+use crate::measure::Scale;
 use crate::round::Round;
 use crate::table::{Table, last_part};
 use crate::{floor, latency};

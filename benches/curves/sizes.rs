@@ -7,9 +7,9 @@ use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwal::{DecodeError, Durability, Entry, Io, Queue, Schema};
+use ringwal::{DecodeError, Durability, Entry, Queue, Schema};
 
-use crate::common::{LONG, Scale, new_dir, null, open};
+use crate::measure::{LONG, Scale, new_dir, null, open};
 use crate::round::Round;
 use crate::threads::{OneCpu, PUSHER, ROLES, cpu_nanos, machine_busy};
 
@@ -57,7 +57,7 @@ pub(crate) fn run(scale: Scale, round: &mut Round) {
 
 fn measure(scale: Scale, round: &mut Round, durability: Durability, len: usize, cpu: Option<usize>) {
     let dir = new_dir();
-    let queue = open(dir.path(), durability, Io::Auto, null::<Filled>());
+    let queue = open(dir.path(), durability, null::<Filled>());
     let mode = if durability == Durability::Memory { "Memory" } else { "Periodic" };
     let cpus = if cpu.is_some() { " on one CPU" } else { "" };
     let bring_home = || match durability {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::micros;
+use crate::measure::micros;
 
 /// Figures since the last [`Table::take`].
 #[derive(Default)]
@@ -13,6 +13,10 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn add(&mut self, name: impl Into<String>, unit: &'static str, value: f64) {
         self.rows.push((name.into(), unit, value));
+    }
+
+    pub(crate) fn add_beside(&mut self, name: impl Into<String>, unit: &'static str, value: f64, _beside: &str) {
+        self.add(name, unit, value);
     }
 
     /// p50, p99 and p99.9 of times, in microseconds.
