@@ -36,7 +36,7 @@ pub(crate) fn run(group: u32, count: u32) {
     let producer = queue.producer();
     for round in 0..count {
         let first = round * group;
-        let last = (first..first + group).map(|n| producer.push(Number(n)).expect("room")).last();
+        let last = (first..first + group).fold(None, |_, n| Some(producer.push(Number(n)).expect("room")));
         last.into_iter().for_each(|last| producer.durable(last).wait().expect("a disk that works"));
     }
     queue.resume();

@@ -106,8 +106,9 @@ impl Instruction {
         loop {
             // SAFETY: part of the instruction that the processor is about to carry out.
             let byte = unsafe { at.read() };
+            let behind = at.wrapping_add(1);
             // SAFETY: after a prefix, and after the opcodes below that ask for it, the instruction goes on.
-            let next = || unsafe { at.add(1).read() };
+            let next = || unsafe { behind.read() };
             match byte {
                 0xf0 => found.locks = true,
                 0xf2 | 0xf3 => found.repeats = true,
@@ -120,7 +121,7 @@ impl Instruction {
                 0xa4..=0xa7 | 0xaa..=0xaf => return found,
                 _ => return Self { repeats: false, ..found },
             }
-            at = at.wrapping_add(1);
+            at = behind;
         }
     }
 }
