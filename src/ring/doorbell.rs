@@ -94,8 +94,8 @@ impl Doorbell {
     /// After a publish: wakes the core from a deep sleep.
     #[inline(always)]
     pub(crate) fn announce(&self) {
-        // Between the store that published and the load of the state: all of the barrier's light half, where there is no
-        // FENCED. A checker has fences always, and need not look twice.
+        // ORDERING: SeqCst, between the store that published and the load of the state: all of the barrier's light half,
+        // where there is no FENCED. A checker has fences always, and need not look twice.
         compiler_fence(Ordering::SeqCst);
         // ORDERING: Relaxed: the barrier orders it; the exchange in `wake_sleeper` decides.
         if cfg!(any(loom, shuttle)) || self.line.state.load(Ordering::Relaxed) >= DEEP {
@@ -136,7 +136,7 @@ impl Doorbell {
     /// After a pinned claim: whether the rings were closed before it.
     #[inline(always)]
     pub(crate) fn is_closed_after_claim(&self) -> bool {
-        // Between the stores of the claim and the load of `closed`, as in `announce`.
+        // ORDERING: SeqCst, between the stores of the claim and the load of `closed`, as in `announce`.
         compiler_fence(Ordering::SeqCst);
         // ORDERING: Relaxed: the barrier orders it against `close`.
         (cfg!(any(loom, shuttle)) || self.line.closed.load(Ordering::Relaxed) != 0) && self.is_closed_behind_fence()
