@@ -95,6 +95,57 @@ fn a_record_never_crosses_the_end() {
     });
 }
 
+/// The same on a pinned ring, where the limit that stands in the handle ends with the lap.
+#[test]
+fn a_record_of_a_pinned_ring_never_crosses_the_end() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 1, 64);
+        let mut pinned = rings.pin().unwrap();
+        let producer = thread::spawn(move || {
+            for value in 1..=3_u8 {
+                until_room(|| {
+                    pinned.claim(16).map(|mut claim| {
+                        claim.payload_mut().fill(value);
+                        claim.publish()
+                    })
+                });
+            }
+        });
+        let (mut records, mut end) = (0, 0);
+        while records < 3 {
+            let drained = drainer.drain(1, &mut [0; 64]);
+            (records, end) = (records + drained.records, drained.end);
+            thread::yield_now();
+        }
+        producer.join().unwrap();
+        assert_eq!(end, 64 + 24);
+    });
+}
+
+/// Two producers stand 16 bytes before the end with 24 bytes each. One looks at the head, and its limit lies in the next
+/// lap: the other, which has read the tail before, must not claim by it across the end.
+#[test]
+fn two_producers_never_cross_the_end() {
+    model(3, || {
+        let (rings, mut drainer, _bell) = rings(1, 0, 64);
+        let push = |rings: &ringwal::ring::Rings, value: u8| {
+            let mut claim = rings.claim(0, 16).unwrap();
+            claim.payload_mut().fill(value);
+            claim.publish()
+        };
+        (1..=2).for_each(|value| _ = push(&rings, value));
+        assert_eq!(drainer.drain(0, &mut [0; 64]).end, 48);
+        let producer = thread::spawn({
+            let rings = rings.clone();
+            move || push(&rings, 3)
+        });
+        let ends = [push(&rings, 4), producer.join().unwrap()];
+        assert_eq!((ends[0].min(ends[1]), ends[0].max(ends[1])), (64 + 24, 64 + 48));
+        let drained = drainer.drain(0, &mut [0; 64]);
+        assert_eq!((drained.records, drained.end), (2, 64 + 48));
+    });
+}
+
 /// One producer looks at the head and leaves the limit; the other claims by that limit, in bytes used before.
 #[test]
 fn a_limit_hands_on_that_bytes_are_free() {

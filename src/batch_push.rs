@@ -1,4 +1,5 @@
-//! Many entries with one claim: encoded one after another, then claimed and copied as a run.
+//! Many entries with one claim. Those of known length are encoded in the ring, once it is claimed; the others before, since
+//! how much is to be claimed depends on them.
 
 use std::cell::RefCell;
 
@@ -15,10 +16,13 @@ thread_local! {
     static RUN: RefCell<Run> = const { RefCell::new(Run::new()) };
 }
 
-/// Entries encoded and not yet in the ring.
+/// What is known of entries that are not yet in the ring.
 struct Run {
+    /// Those of unknown length, encoded.
     bytes: Vec<u8>,
+    /// Their lengths.
     lens: Vec<usize>,
+    /// Bytes that all will take.
     run_len: usize,
     /// Entries with keys choose their rings one by one.
     has_keys: bool,
@@ -37,18 +41,18 @@ impl Run {
     }
 
     fn add<T: Entry>(&mut self, entry: &T, len_max: usize) -> Result<(), Refusal> {
-        let start = self.bytes.len();
-        match entry.encoded_len() {
-            Some(len) if len > len_max => return Err(Refusal::TooLong { len }),
-            Some(len) => {
-                self.bytes.resize(start + len, 0);
-                entry.encode_into(&mut self.bytes[start..]);
+        if let Some(len) = entry.encoded_len() {
+            if len > len_max {
+                return Err(Refusal::TooLong { len });
             }
-            None => entry.encode(&mut self.bytes).map_err(|error| {
-                self.bytes.truncate(start);
-                Refusal::Encode(error)
-            })?,
+            self.run_len += stride_of(len);
+            return Ok(());
         }
+        let start = self.bytes.len();
+        entry.encode(&mut self.bytes).map_err(|error| {
+            self.bytes.truncate(start);
+            Refusal::Encode(error)
+        })?;
         let len = self.bytes.len() - start;
         if len > len_max {
             self.bytes.truncate(start);
@@ -119,7 +123,7 @@ fn commit_run<T: Entry>(
 ) -> Result<usize, BatchError<T>> {
     let count = kept.len();
     let held = if count > 0 { pass_gate(producer) } else { Ok(()) };
-    if held.is_err() || count > 0 && claim_run(producer, run).is_none() {
+    if held.is_err() || count > 0 && claim_run(producer, run, kept).is_none() {
         let mut entries = kept.drain(..);
         let mut pushed = before;
         if let Err(refusal) = held
@@ -149,19 +153,25 @@ fn pass_gate<T: Entry>(producer: &Producer<T>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run) -> Option<Receipt> {
-    debug_assert!(run.run_len >= run.lens.len() * RECORD_HEADER_LEN);
+fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run, entries: &[T]) -> Option<Receipt> {
+    debug_assert!(run.run_len >= entries.len() * RECORD_HEADER_LEN);
     let rings = &producer.shared.rings;
     let ring = rings.ring_of_this_thread();
     if run.has_keys {
         return None;
     }
     let mut claim = rings.claim_run(ring, run.run_len).ok()?;
-    let mut rest = &run.bytes[..];
-    for len in &run.lens {
-        let (payload, after) = rest.split_at(*len);
-        claim.next_mut(*len)?.copy_from_slice(payload);
-        rest = after;
+    let (mut bytes, mut lens) = (&run.bytes[..], run.lens.iter());
+    for entry in entries {
+        // An entry that says another length now than before finds no room in the end, or leaves some: the claim is skipped, or
+        // its rest.
+        if let Some(len) = entry.encoded_len() {
+            entry.encode_into(claim.next_mut(len)?);
+            continue;
+        }
+        let (payload, after) = bytes.split_at(*lens.next()?);
+        claim.next_mut(payload.len())?.copy_from_slice(payload);
+        bytes = after;
     }
     Some(Receipt { ring, end: claim.publish() })
 }

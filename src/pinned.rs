@@ -40,17 +40,18 @@ impl<T: Entry> PinnedProducer<T> {
     ///
     /// # Errors
     /// As [`Producer::push`].
+    #[inline]
     pub fn push(&mut self, entry: T) -> Result<Receipt, PushError<T>> {
-        let patience = self.producer.patience();
-        self.push_within(entry, patience)
+        self.push_within(entry, Producer::patience)
     }
 
     /// Puts an entry into the queue if that can be done at once, as [`Producer::try_push`].
     ///
     /// # Errors
     /// As [`Producer::try_push`].
+    #[inline]
     pub fn try_push(&mut self, entry: T) -> Result<Receipt, PushError<T>> {
-        self.push_within(entry, Patience::None)
+        self.push_within(entry, |_| Patience::None)
     }
 
     /// Puts an entry into the queue and gives what tells when it is on disk.
@@ -81,14 +82,15 @@ impl<T: Entry> PinnedProducer<T> {
         self.producer.durable(receipt)
     }
 
+    /// `patience` is asked only where a push may have to wait.
     #[inline]
-    fn push_within(&mut self, entry: T, patience: Patience) -> Result<Receipt, PushError<T>> {
+    fn push_within(
+        &mut self,
+        entry: T,
+        patience: impl FnOnce(&Producer<T>) -> Patience,
+    ) -> Result<Receipt, PushError<T>> {
         let Some(ring) = &mut self.ring else {
-            return match patience {
-                Patience::None => self.producer.try_push(entry),
-                Patience::For(wait) => self.producer.push_timeout(entry, wait),
-                Patience::Forever => self.producer.push(entry),
-            };
+            return self.push_shared(entry, patience(&self.producer));
         };
         let written = match self.producer.shared.is_gated() {
             false => write_entry(ring, &entry),
@@ -96,11 +98,25 @@ impl<T: Entry> PinnedProducer<T> {
         };
         match written {
             Ok(receipt) => Ok(receipt),
-            Err(refusal) => self.push_slowly(entry, refusal, patience),
+            Err(refusal) => {
+                let patience = patience(&self.producer);
+                self.push_slowly(entry, refusal, patience)
+            }
+        }
+    }
+
+    /// Without a ring of its own.
+    #[inline(never)]
+    fn push_shared(&self, entry: T, patience: Patience) -> Result<Receipt, PushError<T>> {
+        match patience {
+            Patience::None => self.producer.try_push(entry),
+            Patience::For(wait) => self.producer.push_timeout(entry, wait),
+            Patience::Forever => self.producer.push(entry),
         }
     }
 
     #[cold]
+    #[inline(never)]
     fn push_slowly(&mut self, entry: T, refusal: Refusal, patience: Patience) -> Result<Receipt, PushError<T>> {
         let shared = &self.producer.shared;
         let mut wait = SpaceWait::new(shared, patience);

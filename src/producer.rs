@@ -56,6 +56,7 @@ impl<T: Entry> Producer<T> {
     ///
     /// # Errors
     /// The entry comes back in each of them; see [`PushError`].
+    #[inline]
     pub fn push(&self, entry: T) -> Result<Receipt, PushError<T>> {
         match self.try_claim(&entry) {
             Ok(receipt) => Ok(receipt),
@@ -68,6 +69,7 @@ impl<T: Entry> Producer<T> {
     ///
     /// # Errors
     /// [`PushError::Full`] when it cannot (whatever `when_full` says), and as [`push`](Self::push).
+    #[inline]
     pub fn try_push(&self, entry: T) -> Result<Receipt, PushError<T>> {
         match self.try_claim(&entry) {
             Ok(receipt) => Ok(receipt),
@@ -238,6 +240,7 @@ impl<T: Entry> Producer<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn push_slowly(&self, entry: T, refusal: Refusal, patience: Patience) -> Result<Receipt, PushError<T>> {
         self.push_waiting(entry, refusal, SpaceWait::new(&self.shared, patience))
     }

@@ -55,7 +55,7 @@ runs! {
 }
 
 /// Programs of tests, which run elsewhere.
-const PROGRAMS: &[&str] = &["overload", "stress", "torture"];
+const PROGRAMS: &[&str] = &["counts", "overload", "stress", "torture"];
 
 #[test]
 fn every_example_is_run() {

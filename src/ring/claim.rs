@@ -11,15 +11,15 @@
 //!   word         ── store READY, Release     word         ── store READY, Release
 //!   asleep?      ── load, behind the light barrier
 //! ```
-//! `limit` is how far may be claimed without a look at the head: half a ring above the head last seen. Beyond it
-//! the producer looks again, and if the ring is really more than half full, it rouses the flush core and takes the
-//! whole ring as the limit. So the head's line is fetched once in half a lap, a nap ends before a ring is full,
-//! and "full" is never an old truth.
+//! `limit` is how far may be claimed without a look at the head: half a ring above the head last seen, and never beyond
+//! the end of the lap. Beyond it the producer looks again, and if the ring is really more than half full, it rouses the
+//! flush core and takes the whole ring as the limit. So the head's line is fetched two or three times in a lap, a nap ends
+//! before a ring is full, "full" is never an old truth, and only who looks at the head must see to the end of the ring.
 
 use std::mem::ManuallyDrop;
 
 use crate::ring::doorbell::Doorbell;
-use crate::ring::memory::{Bytes, offset};
+use crate::ring::memory::{View, offset};
 use crate::ring::record::{META_AT, RECORD_ALIGN, RECORD_HEADER_LEN, State, Word, stride_of};
 use crate::ring::{CLOSED, ClaimError, Ring};
 use crate::sync::atomic::Ordering;
@@ -62,27 +62,47 @@ impl Ring {
         let stride = total_len.next_multiple_of(RECORD_ALIGN);
         // ORDERING: Relaxed: the exchange decides, and the bytes are known to be free by `limit` and `head`.
         let mut tail = self.ends.tail.load(Ordering::Relaxed);
-        let extent = loop {
+        let start = loop {
+            let end = tail + stride as u64;
+            // Above the limit is a tail that is closed, too. A limit of the next lap, which would let the record cross the
+            // end, is stored when the tail is there already: the exchange fails.
+            // ORDERING: Acquire, so that the zeroes are seen that the drain stored before the head on which another
+            // producer has founded this limit.
+            if end > self.ends.limit.load(Ordering::Acquire) {
+                break self.claim_beyond_limit(doorbell, stride)?;
+            }
+            // ORDERING: Relaxed: it hands out positions and nothing else; see above for the bytes.
+            match self.ends.tail.compare_exchange_weak(tail, end, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => break tail,
+                Err(seen) => tail = seen,
+            }
+        };
+        let bytes = self.bytes.view();
+        let at = mark_claimed(bytes, start, total_len);
+        Ok(Claim { bytes, doorbell, at, total_len, end: start + stride as u64 })
+    }
+
+    /// A look at the head, and the claim; gives its start.
+    #[cold]
+    #[inline(never)]
+    fn claim_beyond_limit(&self, doorbell: &Doorbell, stride: usize) -> Result<u64, ClaimError> {
+        loop {
+            // ORDERING: Relaxed, as in `claim_shared`.
+            let tail = self.ends.tail.load(Ordering::Relaxed);
             if tail & CLOSED != 0 {
                 return Err(ClaimError::Closed);
             }
             let extent = Extent::new(tail, stride, self.bytes.len());
-            // ORDERING: Acquire, so that the zeroes are seen that the drain stored before the head on which
-            // another producer has founded this limit.
-            if extent.end > self.ends.limit.load(Ordering::Acquire) {
-                let limit = self.look_at_head(doorbell, extent.end)?;
+            let limit = self.look_at_head(doorbell, extent)?;
+            // ORDERING: Relaxed, as in `claim_shared`.
+            if self.ends.tail.compare_exchange_weak(tail, extent.end, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 // Two producers may leave the older of two limits here: too low is only slow.
-                // ORDERING: Release, for the Acquire above.
+                // ORDERING: Release, for the Acquire in `claim_shared`.
                 self.ends.limit.store(limit, Ordering::Release);
+                self.skip_to_lap(extent);
+                return Ok(extent.start);
             }
-            // ORDERING: Relaxed: it hands out positions and nothing else; see above for the bytes.
-            match self.ends.tail.compare_exchange_weak(tail, extent.end, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => break extent,
-                Err(seen) => tail = seen,
-            }
-        };
-        let at = self.mark_claimed(extent, total_len);
-        Ok(Claim { bytes: &self.bytes, doorbell, at, total_len, end: extent.end })
+        }
     }
 
     /// The same for the only producer of a pinned ring.
@@ -94,26 +114,43 @@ impl Ring {
         total_len: usize,
     ) -> Result<Claim<'a>, ClaimError> {
         let stride = total_len.next_multiple_of(RECORD_ALIGN);
-        let extent = Extent::new(position.tail, stride, self.bytes.len());
-        if extent.end > position.limit {
-            if doorbell.is_closed() {
-                return Err(ClaimError::Closed);
-            }
-            position.limit = self.look_at_head(doorbell, extent.end)?;
+        let mut start = position.tail;
+        if start + stride as u64 > position.limit {
+            start = self.move_limit(doorbell, position, stride)?;
         }
-        position.tail = extent.end;
+        let end = start + stride as u64;
+        position.tail = end;
         // ORDERING: Relaxed: who must not miss it (`Drainer::is_drained`) is ordered by the barrier in `close`.
-        self.ends.tail.store(extent.end, Ordering::Relaxed);
-        let at = self.mark_claimed(extent, total_len);
+        self.ends.tail.store(end, Ordering::Relaxed);
+        let bytes = self.bytes.view();
+        let at = mark_claimed(bytes, start, total_len);
         if doorbell.is_closed_after_claim() {
-            position.limit = 0; // so that the next claim comes by the check above
+            position.limit = 0; // so that the next claim comes by the check in `move_limit`
             // ORDERING: Release, as for every SKIP: the drain frees what it steps over.
-            self.bytes.store(at, Word::new(State::Skip, total_len), Ordering::Release);
+            bytes.store(at, Word::new(State::Skip, total_len), Ordering::Release);
             doorbell.announce();
             return Err(ClaimError::Closed);
         }
         // Not before: a `Claim` that may still be dropped here would live in memory and not in registers.
-        Ok(Claim { bytes: &self.bytes, doorbell, at, total_len, end: extent.end })
+        Ok(Claim { bytes, doorbell, at, total_len, end })
+    }
+
+    /// A look at the head, for a pinned ring: a new limit, and where the claim begins.
+    #[cold]
+    #[inline(never)]
+    fn move_limit(&self, doorbell: &Doorbell, position: &mut Position, stride: usize) -> Result<u64, ClaimError> {
+        if doorbell.is_closed() {
+            return Err(ClaimError::Closed);
+        }
+        let extent = Extent::new(position.tail, stride, self.bytes.len());
+        position.limit = self.look_at_head(doorbell, extent)?;
+        if extent.pad != 0 {
+            position.tail = extent.start;
+            // ORDERING: Relaxed, as in `claim_pinned`, and before the SKIP: the drain never overtakes the tail.
+            self.ends.tail.store(extent.start, Ordering::Relaxed);
+            self.skip_to_lap(extent);
+        }
+        Ok(extent.start)
     }
 
     /// Which head a claim of `stride` bytes needs, as the tail stands.
@@ -127,45 +164,51 @@ impl Ring {
         Position { tail: self.ends.tail.load(Ordering::Relaxed), limit: 0 }
     }
 
-    /// The limit up to which may be claimed, `end` included.
+    /// Up to where may be claimed without another look: never beyond the lap in which `extent` lies.
     #[cold]
     #[inline(never)]
-    fn look_at_head(&self, doorbell: &Doorbell, end: u64) -> Result<u64, ClaimError> {
+    fn look_at_head(&self, doorbell: &Doorbell, extent: Extent) -> Result<u64, ClaimError> {
         let len = self.bytes.len() as u64;
+        let lap_end = (extent.start & !(len - 1)) + len;
         // Acquire inside: the zeroes that the drain stored before it published this head are seen.
         let head = self.space.value();
         // `end` may be below `head` when the tail was old; the exchange of the tail will find out.
-        if end <= head + len / 2 {
-            return Ok(head + len / 2);
+        if extent.end <= head + len / 2 {
+            return Ok(lap_end.min(head + len / 2));
         }
         doorbell.rouse();
-        if end <= head + len { Ok(head + len) } else { Err(ClaimError::Full) }
+        if extent.end <= head + len { Ok(lap_end.min(head + len)) } else { Err(ClaimError::Full) }
     }
 
-    /// Says in the ring what is claimed, and gives the offset of the record.
-    #[inline(always)]
-    fn mark_claimed(&self, extent: Extent, total_len: usize) -> usize {
+    /// Says in the ring that the rest of the lap before the claim is to be stepped over.
+    fn skip_to_lap(&self, extent: Extent) {
         if extent.pad != 0 {
             let at = self.bytes.len() - extent.pad;
             // ORDERING: Release, as in `publish`: the drain frees what it steps over, so it must see the claim.
-            self.bytes.store(at, Word::new(State::Skip, extent.pad), Ordering::Release);
+            self.bytes.view().store(at, Word::new(State::Skip, extent.pad), Ordering::Release);
         }
-        let at = offset(extent.start, self.bytes.len());
-        debug_assert!(self.bytes.is_free(at), "claimed bytes that are not free");
-        // ORDERING: Relaxed: it hands over nothing yet.
-        self.bytes.store(at, Word::new(State::Claimed, total_len), Ordering::Relaxed);
-        // The word stands before any payload byte does, for one who looks at the memory of a killed process: the
-        // processor carries out a dead thread's stores in full, so keeping the compiler's order is enough.
-        compiler_fence(Ordering::Release);
-        at
     }
+}
+
+/// Says in the ring what is claimed, and gives the offset of the record.
+#[inline(always)]
+fn mark_claimed(bytes: View<'_>, start: u64, total_len: usize) -> usize {
+    let at = offset(start, bytes.len());
+    debug_assert!(bytes.is_free(at), "claimed bytes that are not free");
+    debug_assert!(at + total_len <= bytes.len(), "a record crosses the end");
+    // ORDERING: Relaxed: it hands over nothing yet.
+    bytes.store(at, Word::new(State::Claimed, total_len), Ordering::Relaxed);
+    // The word stands before any payload byte does, for one who looks at the memory of a killed process: the
+    // processor carries out a dead thread's stores in full, so keeping the compiler's order is enough.
+    compiler_fence(Ordering::Release);
+    at
 }
 
 /// Bytes of a ring that belong to one producer until it publishes them. Dropped unpublished, they are skipped.
 #[derive(Debug)]
 #[must_use = "what is not published is skipped"]
 pub struct Claim<'a> {
-    bytes: &'a Bytes,
+    bytes: View<'a>,
     doorbell: &'a Doorbell,
     at: usize,
     total_len: usize,
@@ -259,6 +302,7 @@ impl<'a> RunClaim<'a> {
     }
 
     /// Begins the next record, and gives its bytes, zero at first. `None`: the run has no room for it.
+    #[inline]
     pub fn next_mut(&mut self, payload_len: usize) -> Option<&mut [u8]> {
         let stride = stride_of(payload_len);
         if stride > self.spare_len() {

@@ -145,7 +145,7 @@ impl Drainer {
     pub fn is_drained(&mut self) -> bool {
         // ORDERING: Acquire: `close` sets it after its barrier, so that every claim it has not refused is seen.
         if !self.is_drained && self.rings.is_sealed.load(Ordering::Acquire) {
-            let tails = self.rings.rings.iter().map(Ring::tail);
+            let tails = self.rings.rings.iter().map(|ring| ring.tail());
             self.is_drained = tails.zip(&self.readers).all(|(tail, reader)| tail == reader.position);
         }
         self.is_drained

@@ -12,9 +12,9 @@
 //! file, see [`shared`](crate::ring::shared).
 
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use self::mapped::{Bytes, map, map_file};
+pub(crate) use self::mapped::{Bytes, View, map, map_file};
 #[cfg(any(loom, shuttle))]
-pub(crate) use self::watched::{Bytes, map};
+pub(crate) use self::watched::{Bytes, View, map};
 
 /// Where in a ring of `len` bytes a position lies.
 #[inline(always)]
@@ -29,6 +29,7 @@ pub(crate) const fn offset(position: u64, len: usize) -> usize {
 #[cfg(not(any(loom, shuttle)))]
 mod mapped {
     use std::io;
+    use std::marker::PhantomData;
     use std::os::fd::{AsRawFd, BorrowedFd};
     use std::ptr::{self, NonNull};
     use std::slice;
@@ -55,6 +56,19 @@ mod mapped {
     unsafe impl Send for Bytes {}
     // SAFETY: as above.
     unsafe impl Sync for Bytes {}
+
+    /// Where the bytes of a ring are. By value: behind a reference they would be read anew after every store.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct View<'a> {
+        base: NonNull<u8>,
+        len: usize,
+        _bytes: PhantomData<&'a Bytes>,
+    }
+
+    // SAFETY: as for `Bytes`, which it borrows.
+    unsafe impl Send for View<'_> {}
+    // SAFETY: as above.
+    unsafe impl Sync for View<'_> {}
 
     /// Maps `count` rings of `len` zero bytes each.
     pub(crate) fn map(count: usize, len: usize) -> io::Result<Vec<Bytes>> {
@@ -100,6 +114,49 @@ mod mapped {
     impl Bytes {
         #[inline(always)]
         pub(crate) const fn len(&self) -> usize {
+            self.len
+        }
+
+        /// The same bytes, to be kept in registers.
+        #[inline(always)]
+        pub(crate) const fn view(&self) -> View<'_> {
+            View { base: self.base, len: self.len, _bytes: PhantomData }
+        }
+
+        /// The word at `at`.
+        #[inline(always)]
+        pub(crate) fn load(&self, at: usize, order: Ordering) -> Word {
+            self.view().load(at, order)
+        }
+
+        /// Copies `out.len()` bytes from `at` on.
+        ///
+        /// # Safety
+        /// `at + out.len() <= self.len()`, and nobody writes these bytes meanwhile.
+        #[inline]
+        pub(crate) unsafe fn copy_to(&self, at: usize, out: &mut [u8]) {
+            debug_assert!(at + out.len() <= self.len);
+            let start = self.view().pointer(at);
+            // SAFETY: within the ring, not written meanwhile, and `out` is no part of it.
+            unsafe { ptr::copy_nonoverlapping(start, out.as_mut_ptr(), out.len()) };
+        }
+
+        /// Makes `at..at + len` zero, words and all.
+        ///
+        /// # Safety
+        /// `at + len <= self.len()`, and these bytes belong to the caller alone.
+        #[inline]
+        pub(crate) unsafe fn zero(&self, at: usize, len: usize) {
+            debug_assert!(at + len <= self.len);
+            let start = self.view().pointer(at);
+            // SAFETY: within the ring, and the caller's alone.
+            unsafe { ptr::write_bytes(start, 0, len) };
+        }
+    }
+
+    impl View<'_> {
+        #[inline(always)]
+        pub(crate) const fn len(self) -> usize {
             self.len
         }
 
@@ -149,30 +206,6 @@ mod mapped {
             // SAFETY: within the ring, initialised (a fresh mapping is zero), and the caller's alone.
             unsafe { slice::from_raw_parts_mut(start, len) }
         }
-
-        /// Copies `out.len()` bytes from `at` on.
-        ///
-        /// # Safety
-        /// `at + out.len() <= self.len()`, and nobody writes these bytes meanwhile.
-        #[inline]
-        pub(crate) unsafe fn copy_to(&self, at: usize, out: &mut [u8]) {
-            debug_assert!(at + out.len() <= self.len);
-            let start = self.pointer(at);
-            // SAFETY: within the ring, not written meanwhile, and `out` is no part of it.
-            unsafe { ptr::copy_nonoverlapping(start, out.as_mut_ptr(), out.len()) };
-        }
-
-        /// Makes `at..at + len` zero, words and all.
-        ///
-        /// # Safety
-        /// `at + len <= self.len()`, and these bytes belong to the caller alone.
-        #[inline]
-        pub(crate) unsafe fn zero(&self, at: usize, len: usize) {
-            debug_assert!(at + len <= self.len);
-            let start = self.pointer(at);
-            // SAFETY: within the ring, and the caller's alone.
-            unsafe { ptr::write_bytes(start, 0, len) };
-        }
     }
 }
 
@@ -204,6 +237,8 @@ mod watched {
         bytes: Box<[Plain<u64>]>,
     }
 
+    pub(crate) type View<'a> = &'a Bytes;
+
     // SAFETY: a checker runs one thread at a time, and under loom `watch` makes the model fail where two meet.
     unsafe impl Send for Bytes {}
     // SAFETY: as above.
@@ -225,6 +260,10 @@ mod watched {
     impl Bytes {
         pub(crate) fn len(&self) -> usize {
             self.units.len() * RECORD_ALIGN
+        }
+
+        pub(crate) fn view(&self) -> View<'_> {
+            self
         }
 
         fn base(&self) -> *mut u8 {

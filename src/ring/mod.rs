@@ -59,8 +59,9 @@ pub use self::shards::{PinnedRing, Rings, RingsConfig};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::watermark::Watermark;
 
-/// In a tail word: nothing more may be claimed. Positions are multiples of 8, so the bit is free.
-const CLOSED: u64 = 1;
+/// In a tail word: nothing more may be claimed. Positions have 62 bits, so the bit is free, and a closed tail lies above
+/// every limit.
+const CLOSED: u64 = 1 << 63;
 
 /// Why nothing was claimed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

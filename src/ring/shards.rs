@@ -56,7 +56,10 @@ impl RingsConfig {
 
 /// All rings, as producers see them.
 pub struct Rings {
-    pub(super) rings: Box<[Ring]>,
+    /// Each by itself, so that a pinned one need not be looked for.
+    pub(super) rings: Box<[Arc<Ring>]>,
+    /// The first of them once more, so that a claim has one bound to keep.
+    shared_rings: Box<[Arc<Ring>]>,
     shared: u32,
     entry_len_max: usize,
     run_len_max: usize,
@@ -143,8 +146,10 @@ impl Rings {
     ) -> (Arc<Self>, Drainer) {
         let RingsConfig { shared, pinned, ring_len, entry_len_max } = config;
         let doorbell = Arc::new(Doorbell::new(wake, barrier));
+        let all: Box<[Arc<Ring>]> = parts.into_iter().map(|bytes| Arc::new(Ring::new(bytes, &doorbell))).collect();
         let rings = Arc::new(Self {
-            rings: parts.into_iter().map(|bytes| Ring::new(bytes, &doorbell)).collect(),
+            shared_rings: all.iter().take(shared as usize).cloned().collect(),
+            rings: all,
             shared,
             entry_len_max,
             run_len_max: ring_len / 2,
@@ -176,14 +181,14 @@ impl Rings {
     // costs a locked claim twice its time: the read waits for every store before it, the exchange included.
     #[inline(always)]
     pub fn claim(&self, ring: u32, payload_len: usize) -> Result<Claim<'_>, ClaimError> {
-        assert!(ring < self.shared, "ring {ring} is not one of the {} shared ones", self.shared);
+        let ring = &self.shared_rings[ring as usize];
         if payload_len > self.entry_len_max {
             return Err(ClaimError::TooLong);
         }
         if !self.made_in.is_here() {
             return Err(ClaimError::Closed);
         }
-        self.rings[ring as usize].claim_shared(&self.doorbell, RECORD_HEADER_LEN + payload_len)
+        ring.claim_shared(&self.doorbell, RECORD_HEADER_LEN + payload_len)
     }
 
     /// Claims `run_len` bytes for several records on a shared ring: the sum of their strides.
@@ -194,9 +199,9 @@ impl Rings {
     /// # Panics
     /// When `ring` is not a shared one, or `run_len` is no sum of strides.
     pub fn claim_run(&self, ring: u32, run_len: usize) -> Result<RunClaim<'_>, ClaimError> {
-        assert!(ring < self.shared, "ring {ring} is not one of the {} shared ones", self.shared);
+        let ring = &self.shared_rings[ring as usize];
         self.check_run(run_len)?;
-        self.rings[ring as usize].claim_shared(&self.doorbell, run_len).map(RunClaim::new)
+        ring.claim_shared(&self.doorbell, run_len).map(RunClaim::new)
     }
 
     /// Greatest length of a run: half a ring.
@@ -219,8 +224,8 @@ impl Rings {
     pub fn pin(self: &Arc<Self>) -> Option<PinnedRing> {
         // In a child the lock may be held by a thread that is not there.
         let ring = self.made_in.is_here().then(|| self.free.lock().pop()).flatten()?;
-        let position = self.rings[ring as usize].position();
-        Some(PinnedRing { rings: Arc::clone(self), ring, position })
+        let own = Arc::clone(&self.rings[ring as usize]);
+        Some(PinnedRing { rings: Arc::clone(self), position: own.position(), own, ring })
     }
 
     /// Where the next claim on `ring` begins: everything pushed before lies below.
@@ -252,7 +257,7 @@ impl Rings {
     #[must_use]
     pub fn used_len(&self) -> u64 {
         // The head first: it never overtakes a tail that is read later.
-        let used = |ring: &Ring| {
+        let used = |ring: &Arc<Ring>| {
             let head = ring.space.value();
             ring.tail().saturating_sub(head)
         };
@@ -317,6 +322,7 @@ impl fmt::Debug for Rings {
 #[derive(Debug)]
 pub struct PinnedRing {
     rings: Arc<Rings>,
+    own: Arc<Ring>,
     ring: u32,
     position: Position,
 }
@@ -347,8 +353,7 @@ impl PinnedRing {
         if !rings.made_in.is_here() {
             return Err(ClaimError::Closed);
         }
-        let ring = &rings.rings[self.ring as usize];
-        ring.claim_pinned(&rings.doorbell, &mut self.position, RECORD_HEADER_LEN + payload_len)
+        self.own.claim_pinned(&rings.doorbell, &mut self.position, RECORD_HEADER_LEN + payload_len)
     }
 
     /// Claims `run_len` bytes for several records: the sum of their strides.
@@ -361,8 +366,7 @@ impl PinnedRing {
     pub fn claim_run(&mut self, run_len: usize) -> Result<PinnedRunClaim<'_>, ClaimError> {
         let rings = &*self.rings;
         rings.check_run(run_len)?;
-        let ring = &rings.rings[self.ring as usize];
-        ring.claim_pinned(&rings.doorbell, &mut self.position, run_len).map(RunClaim::new)
+        self.own.claim_pinned(&rings.doorbell, &mut self.position, run_len).map(RunClaim::new)
     }
 }
 
