@@ -12,7 +12,13 @@ use crate::{Fixed, Scale, cpu_time, floor, new_dir, null, open};
 const OUTSTANDING: usize = 1000;
 
 pub(crate) fn run(scale: Scale, table: &mut Table) {
-    for (io, driver) in [(Io::Uring, "io_uring"), (Io::Threads, "threads")] {
+    let drivers = [
+        (Io::Uring, "io_uring"),
+        (Io::Threads, "threads"),
+        #[cfg(feature = "tokio-uring")]
+        (Io::TokioUring, "tokio-uring"),
+    ];
+    for (io, driver) in drivers {
         for threads in [1, 4, 16, 64] {
             each_waits(scale, table, io, driver, threads);
         }

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use crate::io::disk_error;
 use crate::wal::block::{Block, BlockMut};
-use crate::wal::op::{Completion, DiskError, FileId, Output, Token};
+use crate::wal::op::{Completion, DiskError, FileId, Op, Output, Token};
 
 /// How often identical bytes are sent again before it counts as a failure.
 pub(super) const RESENDS_MAX: u16 = 256;
@@ -192,6 +192,23 @@ pub(super) struct Work {
 }
 
 impl Work {
+    /// What is to be done for a write, a read or a sync, and whether it leaves bytes behind that no sync covers.
+    pub(super) fn begin(token: Token, op: Op, align: usize, known: Dsync) -> (Self, bool) {
+        let (file, offset, transfer, buffer, unsynced) = match op {
+            Op::Write { file, offset, block, dsync } => {
+                (file, offset, Transfer::write(block.len(), align, dsync, known), Buffer::Out(block), !dsync)
+            }
+            Op::Read { file, offset, block } => {
+                (file, offset, Transfer::read(block.len(), align), Buffer::In(block), false)
+            }
+            Op::Sync { file } => (file, 0, Transfer::sync(), Buffer::None, false),
+            Op::Prepare { .. } | Op::Remove { .. } | Op::Quarantine { .. } | Op::List { .. } => {
+                unreachable!("these go to the helper")
+            }
+        };
+        (Self { token, file, offset, transfer, buffer }, unsynced)
+    }
+
     /// Name of the op, for errors.
     pub(super) fn what(&self) -> &'static str {
         match self.buffer {

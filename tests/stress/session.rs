@@ -48,9 +48,10 @@ pub fn settings(dir: &Path, store: Store, durability: Durability, chance: &mut P
         max: Duration::from_millis(20),
         jitter: Jitter::Full,
     };
+    let drivers = [crate::common::DRIVERS, &[Io::Auto]].concat();
     Queue::builder(dir)
         .durability(durability)
-        .io([Io::Uring, Io::Threads, Io::Auto][chance.index(3)])
+        .io(drivers[chance.index(drivers.len())])
         .idle([Idle::Park, Idle::Park, Idle::Backoff][chance.index(3)])
         .when_full(when_full[chance.index(4)])
         .retry(retry)
