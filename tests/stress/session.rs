@@ -37,6 +37,22 @@ impl Store {
     }
 }
 
+/// `threads`, where a tool that the tests run under cannot bear io_uring; otherwise a session takes any.
+const IO: &str = "RINGWAL_STRESS_IO";
+
+fn io(chance: &mut Prng) -> Io {
+    match std::env::var(IO) {
+        Ok(only) => {
+            assert_eq!(only, "threads", "what {IO} may be");
+            Io::Threads
+        }
+        Err(_) => {
+            let drivers = [crate::common::DRIVERS, &[Io::Auto]].concat();
+            drivers[chance.index(drivers.len())]
+        }
+    }
+}
+
 /// Settings of a session, other ones each time.
 pub fn settings(dir: &Path, store: Store, durability: Durability, chance: &mut Prng) -> Builder {
     let when_full =
@@ -48,10 +64,9 @@ pub fn settings(dir: &Path, store: Store, durability: Durability, chance: &mut P
         max: Duration::from_millis(20),
         jitter: Jitter::Full,
     };
-    let drivers = [crate::common::DRIVERS, &[Io::Auto]].concat();
     Queue::builder(dir)
         .durability(durability)
-        .io(drivers[chance.index(drivers.len())])
+        .io(io(chance))
         .idle([Idle::Park, Idle::Park, Idle::Backoff][chance.index(3)])
         .when_full(when_full[chance.index(4)])
         .retry(retry)
