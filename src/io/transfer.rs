@@ -72,6 +72,8 @@ pub(super) enum Step {
 /// An op in flight, without its memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Transfer {
+    /// Name of the op, for errors.
+    what: &'static str,
     call: Call,
     len: usize,
     align: usize,
@@ -87,16 +89,25 @@ impl Transfer {
     pub(super) fn write(len: usize, align: usize, dsync: bool, known: Dsync) -> Self {
         let separate = dsync && known == Dsync::Missing;
         let call = Call::Write { from: 0, dsync: dsync && !separate };
-        Self { call, len, align, resends: 0, dsync: known, sync_after: separate, end: len }
+        Self { what: "write", call, len, align, resends: 0, dsync: known, sync_after: separate, end: len }
     }
 
     pub(super) fn read(len: usize, align: usize) -> Self {
         let call = Call::Read { from: 0 };
-        Self { call, len, align, resends: 0, dsync: Dsync::Untried, sync_after: false, end: len }
+        Self { what: "read", call, len, align, resends: 0, dsync: Dsync::Untried, sync_after: false, end: len }
     }
 
     pub(super) fn sync() -> Self {
-        Self { call: Call::Sync, len: 0, align: 1, resends: 0, dsync: Dsync::Untried, sync_after: false, end: 0 }
+        Self {
+            what: "sync",
+            call: Call::Sync,
+            len: 0,
+            align: 1,
+            resends: 0,
+            dsync: Dsync::Untried,
+            sync_after: false,
+            end: 0,
+        }
     }
 
     /// The system call to make.
@@ -209,15 +220,6 @@ impl Work {
         (Self { token, file, offset, transfer, buffer }, unsynced)
     }
 
-    /// Name of the op, for errors.
-    pub(super) fn what(&self) -> &'static str {
-        match self.buffer {
-            Buffer::Out(_) => "write",
-            Buffer::In(_) => "read",
-            Buffer::None => "sync",
-        }
-    }
-
     /// The completion of an op that ended.
     pub(super) fn finish(self, step: Step) -> Completion {
         let result = match step {
@@ -235,11 +237,9 @@ impl Work {
     }
 
     fn error(&self, errno: i32, detail: &'static str) -> DiskError {
-        let offset = match self.buffer {
-            Buffer::None => None,
-            _ => Some(self.offset),
-        };
-        disk_error(self.what(), Some(self.file), offset, errno, detail)
+        // Not by the memory, which a ring that has failed keeps.
+        let what = self.transfer.what;
+        disk_error(what, Some(self.file), (what != "sync").then_some(self.offset), errno, detail)
     }
 }
 
