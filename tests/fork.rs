@@ -78,6 +78,8 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
         (Durability::Immediate, Io::Uring),
         (Durability::Periodic(Duration::from_millis(2)), Io::Threads),
         (Durability::Spill, Io::Uring),
+        #[cfg(feature = "tokio-uring")]
+        (Durability::Immediate, Io::TokioUring),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let seen = std::sync::Arc::new(Seen::default());
@@ -207,7 +209,7 @@ fn every_handle_refuses_in_a_child_that_was_forked_under_load_and_the_parent_goe
 #[test]
 fn a_child_that_only_lives_does_not_keep_the_directory() {
     let dir = tempfile::tempdir().unwrap();
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         let open = || small(dir.path(), Durability::Immediate).io(io).open(Recorder::default());
         let queue = open().unwrap();
         queue.producer().push_durable(Numbered::new(0, 0, 10)).unwrap().wait().unwrap();

@@ -150,6 +150,8 @@ fn child() {
         "memory" => in_memory(),
         "uring" => on_disk(Io::Uring),
         "threads" => on_disk(Io::Threads),
+        #[cfg(feature = "tokio-uring")]
+        "tokio-uring" => on_disk(Io::TokioUring),
         "dropped" => dropped(),
         "refused" => refused(),
         "no thread" => no_thread(),
@@ -213,13 +215,24 @@ fn hundreds_of_queues_on_disk_leave_nothing_behind_with_threads() {
     holds("threads");
 }
 
+#[cfg(feature = "tokio-uring")]
+#[test]
+fn hundreds_of_queues_on_disk_leave_nothing_behind_with_tokio_uring() {
+    holds("tokio-uring");
+}
+
 /// One directory again and again, and a new one now and then: with and without a backlog, closed and dropped.
 fn on_disk(io: Io) {
     let root = tempfile::tempdir().unwrap();
     watch(200, |cycle| {
         let dir = root.path().join(if cycle.is_multiple_of(16) { format!("new-{cycle}") } else { "same".to_owned() });
         let queue = settings(&dir, cycle % 3).io(io).open(swallow()).unwrap();
-        assert_eq!(queue.recovery().disk.driver, if io == Io::Uring { "io_uring" } else { "threads" });
+        let driver = match io {
+            Io::Uring => "io_uring",
+            Io::Threads => "threads",
+            _ => "tokio-uring",
+        };
+        assert_eq!(queue.recovery().disk.driver, driver);
         if cycle % 4 == 1 {
             queue.pause();
         }
@@ -327,7 +340,7 @@ fn refused() {
     std::fs::write(&slot, bytes).unwrap();
     std::fs::write(path("file"), b"no directory").unwrap();
     watch(200, |cycle| {
-        let io = if cycle.is_multiple_of(2) { Io::Uring } else { Io::Threads };
+        let io = common::DRIVERS[cycle % common::DRIVERS.len()];
         let error = |name: &str| of(name).io(io).open(swallow()).map(drop).unwrap_err();
         assert!(matches!(error("held"), OpenError::Locked { .. }));
         let damaged = error("damaged");
@@ -436,8 +449,8 @@ fn no_descriptors() {
     // What opening and working take at most, and some.
     const MORE: usize = 24;
     let (mut opened, mut failed) = (0, 0);
-    watch(MORE * 4, |cycle| {
-        let io = [Io::Uring, Io::Threads, Io::Auto][cycle / MORE % 3];
+    watch(MORE * (common::DRIVERS.len() + 2), |cycle| {
+        let io = [common::DRIVERS, &[Io::Auto]].concat()[cycle / MORE % (common::DRIVERS.len() + 1)];
         let dir = root.path().join(cycle.to_string());
         let max = free_descriptors().nth(cycle % MORE).unwrap();
         set_descriptors_max(max);
@@ -488,7 +501,7 @@ fn few_descriptors() {
         if cycle < 22 {
             return;
         }
-        let io = if cycle.is_multiple_of(2) { Io::Uring } else { Io::Threads };
+        let io = common::DRIVERS[cycle % common::DRIVERS.len()];
         let dir = root.path().join(cycle.to_string());
         let open = |sink: Recorder| settings(&dir, 0).io(io).log_bytes_max(24 << 20).open(sink).unwrap();
         let queue = open(Recorder::default());

@@ -33,9 +33,12 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 
 #[test]
 fn segments_are_recycled_hundreds_of_times_within_log_bytes_max() {
-    for (durability, io) in
-        [(Durability::Immediate, Io::Uring), (Durability::Periodic(Duration::from_millis(1)), Io::Threads)]
-    {
+    for (durability, io) in [
+        (Durability::Immediate, Io::Uring),
+        (Durability::Periodic(Duration::from_millis(1)), Io::Threads),
+        #[cfg(feature = "tokio-uring")]
+        (Durability::Periodic(Duration::from_millis(1)), Io::TokioUring),
+    ] {
         let dir = common::in_memory();
         let sink = Recorder::default();
         let queue = small(dir.path(), durability).log_bytes_max(2 << 20).io(io).open(sink.clone()).unwrap();
@@ -99,7 +102,7 @@ fn fill(queue: &Queue<Numbered>, from: u32) -> u32 {
 #[test]
 fn a_full_log_refuses_says_so_and_goes_on_when_the_sink_does() {
     for durability in LOGGED {
-        for io in [Io::Uring, Io::Threads] {
+        for &io in common::DRIVERS {
             let dir = common::in_memory();
             let sink = Recorder::default();
             let open = |sink: Recorder| {
@@ -166,7 +169,7 @@ fn a_full_log_refuses_says_so_and_goes_on_when_the_sink_does() {
 #[test]
 fn a_long_backlog_stays_within_memory_max_and_comes_back_in_order() {
     for durability in LOGGED {
-        for io in [Io::Uring, Io::Threads] {
+        for &io in common::DRIVERS {
             let dir = common::in_memory();
             let sink = Recorder::default();
             let queue = small(dir.path(), durability)
@@ -245,7 +248,7 @@ impl Drop for Mount {
 
 #[test]
 fn a_full_disk_is_survived_and_left_behind() {
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         let Some(mount) = Mount::new(3 << 20) else { return };
         let dir = mount.0.path().join("queue");
         let sink = Recorder::default();
@@ -288,7 +291,7 @@ fn child() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // SAFETY: `limit` is a valid place for the call to read.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         match small(&Path::new(&dir).join(format!("{io:?}")), Durability::Immediate).io(io).open(Recorder::default()) {
             Err(error) => eprintln!("refused: {error}"),
             Ok(queue) => {
@@ -309,7 +312,7 @@ fn a_limit_of_the_length_of_files_is_an_error_not_a_hang() {
         .unwrap();
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success(), "{text}");
-    assert_eq!(text.matches("refused: ").count(), 2, "{text}");
+    assert_eq!(text.matches("refused: ").count(), common::DRIVERS.len(), "{text}");
 }
 
 /// `Instant + Duration::MAX` panicked in the hands of whoever meant "without end".

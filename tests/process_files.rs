@@ -150,7 +150,7 @@ fn assert_refused(dir: &Path, names: &Path, words: &[&str]) {
         Some(names)
     };
     let before = there();
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         let error = small(dir, Durability::Immediate).io(io).open(Recorder::default()).map(drop).expect_err("refused");
         let text = error.to_string();
         let name = names.display().to_string();
@@ -217,7 +217,7 @@ fn links_directories_and_pipes_in_the_place_of_files_are_refused_and_left_alone(
                 works(&dir);
                 continue;
             }
-            for io in [Io::Uring, Io::Threads] {
+            for &io in common::DRIVERS {
                 let opened = small(&dir, Durability::Immediate).io(io).open(Recorder::default());
                 let text = opened.map(drop).expect_err(&format!("{name} is a {kind}")).to_string();
                 assert!(text.contains(name), "{kind}: {text}");
@@ -316,7 +316,7 @@ fn a_file_of_somebody_else_is_refused_with_its_name() {
 
 #[test]
 fn a_directory_removed_under_a_running_queue_ends_it_with_a_cause_and_no_hang() {
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("queue");
         let sink = Recorder::default();

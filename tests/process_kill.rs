@@ -30,9 +30,18 @@ const LOGGED: [Durability; 3] =
 const THREADS: u32 = 3;
 const SHM: &str = "/dev/shm";
 
-/// Every durability, both drivers, a disk and memory.
+/// Every durability, every driver, a disk and memory.
 fn cases() -> Vec<(Durability, Io, bool)> {
-    let both = [(Io::Uring, false), (Io::Threads, true), (Io::Threads, false), (Io::Uring, true)];
+    let both = [
+        (Io::Uring, false),
+        (Io::Threads, true),
+        (Io::Threads, false),
+        (Io::Uring, true),
+        #[cfg(feature = "tokio-uring")]
+        (Io::TokioUring, false),
+        #[cfg(feature = "tokio-uring")]
+        (Io::TokioUring, true),
+    ];
     let all = both.into_iter().flat_map(|(io, in_memory)| LOGGED.map(|durability| (durability, io, in_memory)));
     all.filter(|case| !case.2 || Path::new(SHM).is_dir()).collect()
 }
@@ -137,7 +146,7 @@ fn child() {
     let parts: Vec<&str> = what.split('|').collect();
     let [dir, durability, io, killed, consume, start, load_us] = parts[..] else { panic!("{what}") };
     let durability = LOGGED.into_iter().find(|d| format!("{d:?}") == durability).unwrap();
-    let io = if io == "Uring" { Io::Uring } else { Io::Threads };
+    let io = common::driver_named(io);
     let killed = ALL.into_iter().find(|k| format!("{k:?}") == killed).unwrap();
     let (dir, start) = (Path::new(dir), start.parse::<u32>().unwrap());
     let journal = Journal::open(&dir.with_file_name("journal"), start / RUN_LEN);

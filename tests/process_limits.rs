@@ -26,6 +26,8 @@ fn child() {
     match what {
         "uring" => traffic(dir, Io::Uring),
         "threads" => traffic(dir, Io::Threads),
+        #[cfg(feature = "tokio-uring")]
+        "tokio-uring" => traffic(dir, Io::TokioUring),
         "memory" => open_with_little_memory(dir, number),
         "backlog" => make_backlog(dir, number),
         "take" => take_backlog(dir, number),
@@ -70,6 +72,10 @@ fn calls_that_are_interrupted_again_and_again_change_nothing() {
     }
     for (what, call, errors) in [
         ("uring", "io_uring_enter", &["EINTR", "EAGAIN", "EBUSY"][..]),
+        #[cfg(feature = "tokio-uring")]
+        ("tokio-uring", "io_uring_enter", &["EINTR", "EAGAIN", "EBUSY"]),
+        #[cfg(feature = "tokio-uring")]
+        ("tokio-uring", "epoll_wait", &["EINTR"]),
         ("threads", "pwritev2", &["EINTR", "EAGAIN"]),
         ("threads", "pwrite64", &["EINTR", "EAGAIN"]),
         ("threads", "pread64", &["EINTR", "EAGAIN"]),
@@ -174,8 +180,10 @@ fn a_ring_that_is_refused_in_whole_or_at_its_first_use_is_replaced_by_threads_th
             });
             let switched_off = concerns.iter().any(|concern| concern.to_string().contains("kernel.io_uring_disabled"));
             assert!(told || switched_off, "{call} {errno}: {concerns:?}");
-            let error = small(dir.path(), Durability::Immediate).io(Io::Uring).open(Recorder::default()).map(drop);
-            assert!(matches!(error, Err(OpenError::UringRefused { .. })), "{error:?}");
+            for io in common::DRIVERS.iter().filter(|io| **io != Io::Threads) {
+                let error = small(dir.path(), Durability::Immediate).io(*io).open(Recorder::default()).map(drop);
+                assert!(matches!(error, Err(OpenError::UringRefused { .. })), "{error:?}");
+            }
         });
     }
 }

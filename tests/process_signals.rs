@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use child::{Child, command, say};
-use common::{LONG, Numbered, Recorder, drain, hash_dir, small};
+use common::{DRIVERS, LONG, Numbered, Recorder, drain, driver_named, hash_dir, small};
 use ringwal::{Durability, Io, OpenError};
 
 const CHILD: &str = "RINGWAL_SIGNALS_CHILD";
@@ -19,7 +19,7 @@ const CHILD: &str = "RINGWAL_SIGNALS_CHILD";
 fn child() {
     let Ok(what) = std::env::var(CHILD) else { return };
     let (dir, io) = what.split_once('|').unwrap();
-    let io = if io == "Uring" { Io::Uring } else { Io::Threads };
+    let io = driver_named(io);
     let queue = small(Path::new(dir), Durability::Immediate).rings(1).io(io).lock_wait(LONG).open(Recorder::default());
     let queue = queue.unwrap();
     queue.pause();
@@ -42,7 +42,7 @@ fn locked(dir: &Path, pid: u32) {
 
 #[test]
 fn a_stopped_process_keeps_its_directory_and_goes_on_when_it_may() {
-    for io in [Io::Uring, Io::Threads] {
+    for &io in DRIVERS {
         let dir = tempfile::tempdir().unwrap();
         let mut child = start(dir.path(), io);
         let mut last: u32 = 0;
@@ -95,7 +95,7 @@ fn a_stopped_process_keeps_its_directory_and_goes_on_when_it_may() {
 /// Eight processes, each started while the one before it still has writes in flight.
 #[test]
 fn a_killed_process_is_followed_at_once_and_the_numbers_go_on() {
-    for io in [Io::Uring, Io::Threads] {
+    for &io in DRIVERS {
         let dir = tempfile::tempdir().unwrap();
         let mut said: Vec<u32> = Vec::new();
         let mut dying: Option<Child> = None;

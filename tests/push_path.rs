@@ -500,7 +500,7 @@ fn trickle(queue: &Queue<Tick>, pinned: bool) -> Vec<Seen> {
 
 #[test]
 fn in_a_trickle_a_push_wakes_a_sleeping_core_once_and_does_nothing_else() {
-    for io in [Io::Auto, Io::Threads] {
+    for &io in common::DRIVERS.iter().chain(&[Io::Auto]) {
         let dir = tempfile::tempdir().unwrap();
         let queue = opened::<Tick>(dir.path(), Durability::Immediate, io, Idle::Park);
         let driver = queue.metrics().driver;

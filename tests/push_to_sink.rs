@@ -44,7 +44,7 @@ fn run(durability: Durability, io: Io, producers: u32, each: u32, pause: impl Fn
 #[test]
 fn one_producer_in_a_burst() {
     for durability in ALL {
-        for io in [Io::Uring, Io::Threads] {
+        for &io in common::DRIVERS {
             run(durability, io, 1, 20_000, |_| ());
         }
     }
@@ -126,7 +126,7 @@ fn collecting() -> (Got, impl Sink<Vec<u8>>) {
 fn every_length_from_nothing_to_the_limit() {
     const MAX: usize = 2000;
     for durability in ALL {
-        for io in [Io::Uring, Io::Threads] {
+        for &io in common::DRIVERS {
             let dir = tempfile::tempdir().unwrap();
             let (got, sink) = collecting();
             let queue = small(dir.path(), durability).rings(1).io(io).open(sink).unwrap();

@@ -28,8 +28,9 @@ fn tempdir(in_memory: bool) -> tempfile::TempDir {
 /// All runs of the cases that differ by durability, driver and file system, in turn.
 fn cases() -> impl Iterator<Item = (Durability, Io, bool)> {
     LOGGED.into_iter().flat_map(|durability| {
-        [(Io::Uring, false), (Io::Threads, false), (Io::Uring, true), (Io::Threads, true)]
-            .map(|(io, in_memory)| (durability, io, in_memory))
+        [false, true]
+            .into_iter()
+            .flat_map(move |in_memory| common::DRIVERS.iter().map(move |io| (durability, *io, in_memory)))
     })
 }
 
@@ -137,7 +138,7 @@ fn reopening_again_and_again_loses_nothing_and_reuses_no_lsn() {
 
 #[test]
 fn what_spill_delivered_from_memory_is_not_numbered_again_after_a_crash() {
-    for io in [Io::Uring, Io::Threads] {
+    for &io in common::DRIVERS {
         let (dir, copy) = (tempdir(false), tempdir(false));
         let sink = Recorder::default();
         let queue = small(dir.path(), Durability::Spill).io(io).open(sink.clone()).unwrap();
@@ -298,7 +299,7 @@ fn child() {
     let parts: Vec<&str> = what.split('|').collect();
     let [dir, durability, io, start, commits] = parts[..] else { panic!("{what}") };
     let dir = Path::new(dir);
-    let io = if io == "Uring" { Io::Uring } else { Io::Threads };
+    let io = common::driver_named(io);
     let journal = Journal::open(&dir.with_file_name("journal"), commits == "true");
     let queue = small(dir, durability_of(durability)).io(io).lock_wait(LONG).open(journal).unwrap();
     let producer = queue.producer();

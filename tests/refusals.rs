@@ -208,12 +208,15 @@ fn where_io_uring_is_refused_auto_takes_threads_and_says_so_and_uring_is_refused
             let dir = tempfile::tempdir().unwrap();
             made(dir.path());
             let before = hash_dir(dir.path());
-            let uring = small(dir.path(), Durability::Immediate).io(Io::Uring);
-            let error = uring.open(Recorder::default()).map(drop).unwrap_err();
-            let text = error.to_string();
-            assert!(matches!(error, OpenError::UringRefused { .. }), "{error:?}");
-            let switched_off = text.contains("sysctl kernel.io_uring_disabled=0");
-            assert!((text.contains(remedy) || switched_off) && text.contains(&format!("os error {errno}")), "{text}");
+            for io in common::DRIVERS.iter().filter(|io| **io != Io::Threads) {
+                let on_a_ring = small(dir.path(), Durability::Immediate).io(*io);
+                let error = on_a_ring.open(Recorder::default()).map(drop).unwrap_err();
+                let text = error.to_string();
+                assert!(matches!(error, OpenError::UringRefused { .. }), "{error:?}");
+                let switched_off = text.contains("sysctl kernel.io_uring_disabled=0");
+                let told = (text.contains(remedy) || switched_off) && text.contains(&format!("os error {errno}"));
+                assert!(told, "{text}");
+            }
             assert_eq!(hash_dir(dir.path()), before);
 
             let recorder = Recorder::default();
@@ -221,6 +224,7 @@ fn where_io_uring_is_refused_auto_takes_threads_and_says_so_and_uring_is_refused
             assert_eq!((queue.recovery().disk.driver, queue.metrics().driver), ("threads", "threads"));
             let notes = &queue.recovery().disk.notes;
             let note = notes.iter().find(|note| note.contains("refuses io_uring")).expect("it says so").clone();
+            let switched_off = note.contains("sysctl kernel.io_uring_disabled=0");
             assert!(note.contains(remedy) || switched_off, "{note}");
             assert!(queue.health().reasons().contains(&Concern::Platform(note)), "{:?}", queue.health());
             queue.producer().push_durable(Numbered::new(0, 1, 10)).unwrap().wait().unwrap();

@@ -129,11 +129,23 @@ fn json_is_refused_with_its_lines_too() {
         "line 2: linger is \"5 parsecs\", but must be a duration with a unit, as \"500us\", \"5ms\" or \"2m\", from 0 to 1h",
         "line 4: retry.factor is 0.5, but must be 1.0 to 100.0",
         "line 4: retry.base is null, but must be a duration with a unit, as \"500us\", \"5ms\" or \"2m\", from 0 to 1d",
-        "line 6: io is \"fast\", but must be auto, uring or threads",
+        if cfg!(feature = "tokio-uring") {
+            "line 6: io is \"fast\", but must be auto, uring, threads or tokio-uring"
+        } else {
+            "line 6: io is \"fast\", but must be auto, uring or threads"
+        },
         "line 8: cpu is \"x\", but must be a count, of at least 0, or none",
         "line 9: memory_max is 1e400, but must be a size, as 65536, \"64KiB\" or \"1.5GiB\", from 1536KiB to 1TiB",
     ];
     assert_eq!(lines(&error), expected);
+    let driver = Settings::from_json("{\"io\": \"tokio-uring\"}");
+    if cfg!(feature = "tokio-uring") {
+        let config = Queue::builder("queue").settings(&driver.unwrap()).build().unwrap();
+        assert!(config.to_string().contains("io = \"tokio-uring\""), "{config}");
+    } else {
+        let missing = "line 1: io is \"tokio-uring\", for which ringwal is to be built with the feature tokio-uring";
+        assert_eq!(driver.unwrap_err().to_string(), missing);
+    }
     let twice = Settings::from_json("{\"io\": \"uring\",\n\"io\": \"auto\"}").unwrap_err();
     assert_eq!(twice.to_string(), "line 2: io is given twice");
 }

@@ -25,6 +25,8 @@ struct Way {
 const PARKED: Way = Way { io: Io::Uring, idle: Idle::Park, name: PARKED_NAME };
 const SPINNING: Way = Way { io: Io::Uring, idle: Idle::Spin, name: SPINNING_NAME };
 const BY_THREADS: Way = Way { io: Io::Threads, idle: Idle::Park, name: "driver of threads" };
+#[cfg(feature = "tokio-uring")]
+const BY_TOKIO: Way = Way { io: Io::TokioUring, idle: Idle::Park, name: "driver of tokio-uring" };
 
 pub(crate) const PARKED_NAME: &str = "parked";
 pub(crate) const SPINNING_NAME: &str = "spinning";
@@ -39,6 +41,8 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
     for way in [PARKED, SPINNING, BY_THREADS] {
         each_waits(scale, table, way, 1);
     }
+    #[cfg(feature = "tokio-uring")]
+    each_waits(scale, table, BY_TOKIO, 1);
     for threads in THREADS {
         each_waits(scale, table, PARKED, threads);
     }

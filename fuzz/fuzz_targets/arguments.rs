@@ -95,6 +95,7 @@ const WORDS: &[&str] = &[
     "exec:true",
     "auto",
     "uring",
+    "tokio-uring",
     "threads",
     "stop",
     "cut-tail",

@@ -69,6 +69,7 @@ const WORDS: &[&str] = &[
     "full",
     "auto",
     "uring",
+    "tokio-uring",
     "park",
     "spin",
     "accept",

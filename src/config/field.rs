@@ -137,17 +137,17 @@ impl Field for PathBuf {
 
 /// Choices of one word each, in the order in which they are listed.
 macro_rules! words {
-    ($($type:ty: $list:ident { $($variant:ident = $word:literal),* })*) => {$(
-        pub(super) const $list: &[&str] = &[$($word),*];
+    ($($type:ty: $list:ident { $($(#[$only:meta])? $variant:ident = $word:literal),* })*) => {$(
+        pub(super) const $list: &[&str] = &[$($(#[$only])? $word),*];
 
         impl Field for $type {
             fn get(&self) -> Value {
-                Value::Text(match self { $(Self::$variant => $word),* }.to_owned())
+                Value::Text(match self { $($(#[$only])? Self::$variant => $word),* }.to_owned())
             }
 
             fn set(&mut self, value: Value) -> bool {
                 let Value::Text(text) = value else { return false };
-                put(self, match text.as_str() { $($word => Some(Self::$variant),)* _ => None })
+                put(self, match text.as_str() { $($(#[$only])? $word => Some(Self::$variant),)* _ => None })
             }
         }
     )*};
@@ -157,7 +157,11 @@ words! {
         Default = "default", HighThroughput = "high_throughput", LowLatency = "low_latency",
         HighReliability = "high_reliability"
     }
-    Io: IO { Auto = "auto", Uring = "uring", Threads = "threads" }
+    Io: IO {
+        Auto = "auto", Uring = "uring", Threads = "threads",
+        #[cfg(feature = "tokio-uring")]
+        TokioUring = "tokio-uring"
+    }
     Idle: IDLE { Park = "park", Backoff = "backoff", Spin = "spin" }
     OnBreaker: ON_BREAKER { Accept = "accept", Reject = "reject" }
     ParkFull: PARK_FULL { Wait = "wait", DropOldest = "drop_oldest" }

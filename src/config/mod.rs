@@ -63,6 +63,11 @@ pub enum Io {
     Uring,
     /// Worker threads with `pwritev2`.
     Threads,
+    /// io_uring through the runtime of the crate `tokio-uring`, or an error: for services that live on that runtime
+    /// and want one implementation of io_uring in the process. Keeps the same promises and costs more per commit than
+    /// [`Io::Uring`]; [`Io::Auto`] never takes it. The runtime is the flush core's own: none of the caller's is used.
+    #[cfg(feature = "tokio-uring")]
+    TokioUring,
 }
 
 /// What the flush core does when there is nothing to do.

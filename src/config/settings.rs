@@ -337,6 +337,9 @@ fn read(key: &Key, raw: &Raw) -> Result<Value, String> {
     // What a word has with it is looked at where it is set.
     if !key.kind.contains(&value) || !key.set(&mut Config::new(Path::new("")), &value) {
         let shown = key.kind.show(&value);
+        if !cfg!(feature = "tokio-uring") && (name, shown.as_str()) == ("io", "tokio-uring") {
+            return Err(format!("{name} is {shown:?}, for which ringwal is to be built with the feature tokio-uring"));
+        }
         let shown = if matches!(value, Value::Text(_)) { format!("{shown:?}") } else { shown };
         return Err(format!("{name} is {shown}, but must be {}", key.kind));
     }

@@ -22,7 +22,8 @@ use crate::wal::op::{FileId, LogId};
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 /// Rights of directories.
 pub(super) const DIR_MODE: Mode = Mode::RWXU;
-const PARK: &str = "park";
+/// Where the parked entries are.
+pub(super) const PARK: &str = "park";
 const QUARANTINE: &str = "quarantine";
 
 /// A queue's directory, open and, unless it is only looked at, locked.
@@ -168,6 +169,11 @@ fn parse(log: LogId, name: &str) -> Option<FileId> {
         return None;
     }
     digits.parse().ok().map(|number| FileId::Slot(log, SlotNo(number)))
+}
+
+/// Whether a file of this name belongs to a log.
+pub(super) fn is_ours(name: &str) -> bool {
+    parse(LogId::Main, name).is_some()
 }
 
 #[cfg(test)]

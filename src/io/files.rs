@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::io::dir::Dir;
+use crate::io::landing::OpenFile;
 use crate::wal::op::FileId;
 
 /// Most open files of a driver, and length of the table that a ring keeps of them.
@@ -29,7 +30,7 @@ pub(super) struct Handle {
 
 struct Open {
     file: FileId,
-    fd: Arc<OwnedFd>,
+    fd: OpenFile,
     in_flight: u32,
     unsynced: bool,
     used: u64,
@@ -44,17 +45,25 @@ pub(super) struct Files {
     places: Vec<Option<Open>>,
     places_max: usize,
     turn: u64,
+    locks: bool,
 }
 
 impl Files {
     pub(super) fn new(dir: Arc<Dir>) -> Self {
         Self {
+            locks: false,
             dir,
             by_name: HashMap::with_capacity(FILES_MAX as usize),
             places: Vec::with_capacity(FILES_MAX as usize),
             places_max: places_max(),
             turn: 0,
         }
+    }
+
+    /// Files that are locked as long as they are open and a write on them is in flight: see `landing.rs`.
+    #[cfg(feature = "tokio-uring")]
+    pub(super) fn locked(dir: Arc<Dir>) -> Self {
+        Self { locks: !dir.read_only, ..Self::new(dir) }
     }
 
     /// Whether nothing may be written.
@@ -78,12 +87,12 @@ impl Files {
         open.in_flight += 1;
         open.unsynced |= unsynced;
         open.used = self.turn;
-        Ok(Handle { index, fd: open.fd.as_raw_fd(), fresh })
+        Ok(Handle { index, fd: open.fd.share().as_raw_fd(), fresh })
     }
 
     /// The descriptor of a file in use, shared with a thread.
     pub(super) fn share(&self, handle: Handle) -> Arc<OwnedFd> {
-        Arc::clone(&self.places[handle.index as usize].as_ref().expect("a file in use is open").fd)
+        Arc::clone(self.places[handle.index as usize].as_ref().expect("a file in use is open").fd.share())
     }
 
     /// Ends a use; `synced` if it was a sync that went well. True: it was the last one of a file that was removed,
@@ -124,7 +133,7 @@ impl Files {
     }
 
     fn open(&mut self, file: FileId) -> Result<u32, Errno> {
-        let fd = Arc::new(self.dir.open(file)?);
+        let fd = OpenFile::new(self.dir.open(file)?, self.locks);
         let index = self.place();
         let open = Open { file, fd, in_flight: 0, unsynced: false, used: self.turn, removed: false };
         self.places[index as usize] = Some(open);

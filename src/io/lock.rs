@@ -16,8 +16,9 @@
 //! | a program that a child executes  | `O_CLOEXEC`                                         |
 //! | a child that only forks          | a handler of `fork` closes the child's descriptor   |
 //! | a ring of io_uring               | wanted: it is registered there, and kept until the ring's last write has ended |
+//! | a ring of tokio-uring            | it cannot keep the lock; the files that it writes are locked instead: `landing.rs` |
 //!
-//! The last one matters: the kernel does not wait for a killed process's writes before it closes its files, and
+//! The rings matter: the kernel does not wait for a killed process's writes before it closes its files, and
 //! such a write may land where the next owner has stored something since.
 //!
 //! The pid in the file is for people. Nothing is decided by it.
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::io::IoOpenError;
+use crate::io::{IoOpenError, landing};
 
 /// Name of the file that is locked.
 pub(super) const LOCK_NAME: &str = "LOCK";
@@ -61,7 +62,11 @@ impl Lock {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still_named(dir_fd, &fd) => match lock_dir(dir_fd) {
                     Err(Errno::WOULDBLOCK) => {}
-                    dir => return Ok(Self::held(fd, dir.ok())),
+                    dir_lock => match landing::is_any(dir_fd) {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(Self::held(fd, dir_lock.ok())),
+                        Err(errno) => return Err(IoOpenError::new("read", dir, errno)),
+                    },
                 },
                 Ok(()) | Err(Errno::INTR) => continue,
                 Err(Errno::WOULDBLOCK) => {}
@@ -134,12 +139,13 @@ impl Lock {
     }
 }
 
-/// The descriptors that a forked child closes: of locks, and of rings, which keep locks.
+/// The descriptors that a forked child closes: of locks, of rings, which keep locks, and of locked files.
 pub(super) mod in_children {
     use super::{Once, RawFd};
 
-    /// Locks and rings of one process beyond this number are not closed in its children.
-    const LOCKS_MAX: usize = 512;
+    /// Locks, rings and locked files of one process beyond this number are not closed in its children. Enough for
+    /// thirty drivers that lock all the files that they keep open.
+    const LOCKS_MAX: usize = 4096;
 
     #[cfg(not(any(loom, shuttle)))]
     static HELD: [crate::sync::atomic::AtomicI32; LOCKS_MAX] =
@@ -176,7 +182,7 @@ pub(super) mod in_children {
             // ORDERING: Relaxed: a child has one thread.
             let fd = slot.swap(-1, crate::sync::atomic::Ordering::Relaxed);
             if fd >= 0 {
-                // SAFETY: the table holds descriptors of held locks and of rings only, and a child neither
+                // SAFETY: the table holds descriptors of locks, rings and locked files only, and a child neither
                 // uses nor closes one otherwise.
                 unsafe { libc::close(fd) };
             }

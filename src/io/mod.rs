@@ -5,6 +5,7 @@ mod dir;
 mod error;
 mod files;
 pub mod fork;
+mod landing;
 mod lock;
 pub mod membarrier;
 pub mod memory;
@@ -14,7 +15,10 @@ mod peek;
 mod preparer;
 mod probe;
 pub mod ring_file;
+mod slab;
 mod threads;
+#[cfg(feature = "tokio-uring")]
+mod tokio_uring;
 mod transfer;
 mod uring;
 mod wake;
@@ -65,7 +69,7 @@ pub trait Wake: Send + Sync + fmt::Debug {
 /// What a disk is, and what it can promise: chosen at open, shown in health and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DiskReport {
-    /// "io_uring", "threads", "memory", "simulated".
+    /// "io_uring", "threads", "tokio-uring", "memory", "simulated".
     pub driver: &'static str,
     /// Whether writes go past the page cache.
     pub direct: bool,

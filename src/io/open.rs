@@ -21,6 +21,8 @@ use crate::config::Io;
 use crate::io::dir::{DIR_MODE, Dir};
 use crate::io::lock::{LOCK_NAME, Lock};
 use crate::io::threads::ThreadsDisk;
+#[cfg(feature = "tokio-uring")]
+use crate::io::tokio_uring;
 use crate::io::uring::{Refusal, UringDisk, UringError};
 use crate::io::{Disk, DiskReport, IoOpenError, probe, uring};
 use crate::wal::block::Pool;
@@ -81,15 +83,19 @@ pub fn open(dir: &Path, config: IoConfig) -> Result<Opened, IoOpenError> {
 
 /// The driver that can be had, and its name in the report.
 fn choose(choice: Io, report: &mut DiskReport) -> Result<Io, IoOpenError> {
-    let fall_back = match choice {
+    let on_a_ring = match choice {
         Io::Threads => None,
-        Io::Auto | Io::Uring => match uring::try_setup() {
-            Ok(()) => {
-                report.driver = "io_uring";
-                return Ok(choice);
-            }
-            Err(refusal) => Some(refusal),
-        },
+        Io::Auto | Io::Uring => Some("io_uring"),
+        #[cfg(feature = "tokio-uring")]
+        Io::TokioUring => Some("tokio-uring"),
+    };
+    let fall_back = match on_a_ring.map(|driver| (driver, uring::try_setup())) {
+        None => None,
+        Some((driver, Ok(()))) => {
+            report.driver = driver;
+            return Ok(choice);
+        }
+        Some((_, Err(refusal))) => Some(refusal),
     };
     report.driver = "threads";
     match fall_back {
@@ -163,9 +169,17 @@ impl Opened {
         let path = dir.path.clone();
         let start =
             |source| IoOpenError::Io { what: "start the threads and doorbells for", path: path.clone(), source };
-        if choice != Io::Threads {
-            match UringDisk::new(Arc::clone(&dir), report.clone(), pool) {
-                Ok(disk) => return Ok(Box::new(disk)),
+        let on_a_ring = match choice {
+            Io::Threads => None,
+            Io::Auto | Io::Uring => {
+                Some(UringDisk::new(Arc::clone(&dir), report.clone(), pool).map(|disk| Box::new(disk) as Box<dyn Disk>))
+            }
+            #[cfg(feature = "tokio-uring")]
+            Io::TokioUring => Some(tokio_uring::start(Arc::clone(&dir), report.clone())),
+        };
+        if let Some(started) = on_a_ring {
+            match started {
+                Ok(disk) => return Ok(disk),
                 Err(UringError::Other(source)) => return Err(start(source)),
                 Err(UringError::Refused(refusal)) if choice == Io::Auto => {
                     report.driver = "threads";

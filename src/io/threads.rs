@@ -21,7 +21,7 @@ use rustix::io::{Errno, IoSlice, ReadWriteFlags};
 use crate::io::dir::Dir;
 use crate::io::files::Files;
 use crate::io::preparer::Preparer;
-use crate::io::transfer::{Buffer, Call, Dsync, Step, Transfer, Work};
+use crate::io::transfer::{Buffer, Call, Dsync, Step, Work};
 use crate::io::{Disk, DiskReport, Wake, refuse_write, wake};
 use crate::wal::op::{Completion, Op, Token};
 
@@ -113,22 +113,12 @@ impl ThreadsDisk {
     }
 
     fn start(&mut self, token: Token, op: Op) -> Result<(), Completion> {
-        let align = self.files.align();
-        let (file, offset, transfer, buffer, unsynced) = match op {
-            Op::Write { file, offset, block, dsync } => {
-                (file, offset, Transfer::write(block.len(), align, dsync, self.dsync), Buffer::Out(block), !dsync)
-            }
-            Op::Read { file, offset, block } => {
-                (file, offset, Transfer::read(block.len(), align), Buffer::In(block), false)
-            }
-            Op::Sync { file } => (file, 0, Transfer::sync(), Buffer::None, false),
-            helper => {
-                self.preparer.as_ref().expect("the helper lives as long as the disk").submit(token, helper);
-                return Ok(());
-            }
-        };
-        let work = Work { token, file, offset, transfer, buffer };
-        let handle = match self.files.acquire(file, unsynced) {
+        if let Op::Prepare { .. } | Op::Remove { .. } | Op::Quarantine { .. } | Op::List { .. } = op {
+            self.preparer.as_ref().expect("the helper lives as long as the disk").submit(token, op);
+            return Ok(());
+        }
+        let (work, unsynced) = Work::begin(token, op, self.files.align(), self.dsync);
+        let handle = match self.files.acquire(work.file, unsynced) {
             Ok(handle) => handle,
             Err(errno) => return Err(work.finish(Step::Failed { errno: errno.raw_os_error(), detail: "cannot open" })),
         };

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 
 use crate::io::disk_error;
 use crate::wal::block::{Block, BlockMut};
-use crate::wal::op::{Completion, DiskError, FileId, Output, Token};
+use crate::wal::op::{Completion, DiskError, FileId, Op, Output, Token};
 
 /// How often identical bytes are sent again before it counts as a failure.
 pub(super) const RESENDS_MAX: u16 = 256;
@@ -72,6 +72,8 @@ pub(super) enum Step {
 /// An op in flight, without its memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Transfer {
+    /// Name of the op, for errors.
+    what: &'static str,
     call: Call,
     len: usize,
     align: usize,
@@ -87,16 +89,25 @@ impl Transfer {
     pub(super) fn write(len: usize, align: usize, dsync: bool, known: Dsync) -> Self {
         let separate = dsync && known == Dsync::Missing;
         let call = Call::Write { from: 0, dsync: dsync && !separate };
-        Self { call, len, align, resends: 0, dsync: known, sync_after: separate, end: len }
+        Self { what: "write", call, len, align, resends: 0, dsync: known, sync_after: separate, end: len }
     }
 
     pub(super) fn read(len: usize, align: usize) -> Self {
         let call = Call::Read { from: 0 };
-        Self { call, len, align, resends: 0, dsync: Dsync::Untried, sync_after: false, end: len }
+        Self { what: "read", call, len, align, resends: 0, dsync: Dsync::Untried, sync_after: false, end: len }
     }
 
     pub(super) fn sync() -> Self {
-        Self { call: Call::Sync, len: 0, align: 1, resends: 0, dsync: Dsync::Untried, sync_after: false, end: 0 }
+        Self {
+            what: "sync",
+            call: Call::Sync,
+            len: 0,
+            align: 1,
+            resends: 0,
+            dsync: Dsync::Untried,
+            sync_after: false,
+            end: 0,
+        }
     }
 
     /// The system call to make.
@@ -192,13 +203,21 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Name of the op, for errors.
-    pub(super) fn what(&self) -> &'static str {
-        match self.buffer {
-            Buffer::Out(_) => "write",
-            Buffer::In(_) => "read",
-            Buffer::None => "sync",
-        }
+    /// What is to be done for a write, a read or a sync, and whether it leaves bytes behind that no sync covers.
+    pub(super) fn begin(token: Token, op: Op, align: usize, known: Dsync) -> (Self, bool) {
+        let (file, offset, transfer, buffer, unsynced) = match op {
+            Op::Write { file, offset, block, dsync } => {
+                (file, offset, Transfer::write(block.len(), align, dsync, known), Buffer::Out(block), !dsync)
+            }
+            Op::Read { file, offset, block } => {
+                (file, offset, Transfer::read(block.len(), align), Buffer::In(block), false)
+            }
+            Op::Sync { file } => (file, 0, Transfer::sync(), Buffer::None, false),
+            Op::Prepare { .. } | Op::Remove { .. } | Op::Quarantine { .. } | Op::List { .. } => {
+                unreachable!("these go to the helper")
+            }
+        };
+        (Self { token, file, offset, transfer, buffer }, unsynced)
     }
 
     /// The completion of an op that ended.
@@ -218,11 +237,9 @@ impl Work {
     }
 
     fn error(&self, errno: i32, detail: &'static str) -> DiskError {
-        let offset = match self.buffer {
-            Buffer::None => None,
-            _ => Some(self.offset),
-        };
-        disk_error(self.what(), Some(self.file), offset, errno, detail)
+        // Not by the memory, which a ring that has failed keeps.
+        let what = self.transfer.what;
+        disk_error(what, Some(self.file), (what != "sync").then_some(self.offset), errno, detail)
     }
 }
 

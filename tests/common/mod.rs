@@ -5,10 +5,23 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use ringwal::{Batch, Builder, Durability, Entry, Lsn, Metrics, Outcome, Queue, Retry, Sink, SinkError, Verdict};
+use ringwal::{Batch, Builder, Durability, Entry, Io, Lsn, Metrics, Outcome, Queue, Retry, Sink, SinkError, Verdict};
 
 /// Longer than anything here should ever take; a hang fails the test instead of stopping it.
 pub const LONG: Duration = Duration::from_secs(60);
+
+/// Every driver that writes to a disk, as far as it is built.
+pub const DRIVERS: &[Io] = &[
+    Io::Uring,
+    Io::Threads,
+    #[cfg(feature = "tokio-uring")]
+    Io::TokioUring,
+];
+
+/// The driver of this name, for a test's own child process.
+pub fn driver_named(name: &str) -> Io {
+    *DRIVERS.iter().find(|io| format!("{io:?}") == name).unwrap_or_else(|| panic!("no driver {name}"))
+}
 
 /// A directory in memory, or, where there is no such place, on the disk: slower, and the same otherwise.
 pub fn in_memory() -> tempfile::TempDir {

@@ -1,5 +1,7 @@
 //! A file system that is frozen, dies, or is unmounted under a running queue (rows 13, 18).
 
+use ringwal::Io;
+
 use super::check::check;
 use super::errors::assert_failed;
 use super::machine::{Disk, Fs, Missing, need, on_a_real_machine, run, scratch, text, until};
@@ -23,12 +25,12 @@ impl Drop for Frozen<'_> {
 
 /// With io_uring a kernel may hold up the flush core itself, at the first write into what is frozen: nothing is told
 /// durable then, right or wrong. With threads only the write waits.
-fn survives_a_freeze(fs: Fs, is_periodic: bool, threads_only: bool) -> Result<(), Missing> {
+fn survives_a_freeze(fs: Fs, is_periodic: bool, io: Io) -> Result<(), Missing> {
     need(&["fsfreeze"])?;
     let scratch = scratch();
     let mut disk = Disk::new(scratch.path(), fs, fs.disk_len())?;
     let (dir, journal) = (disk.at().join("queue"), scratch.path().join("journal"));
-    let story = Story { is_periodic, threads_only, ..Story::new(&dir, &journal) };
+    let story = Story { is_periodic, io, ..Story::new(&dir, &journal) };
     let mut player = story.start();
     player.until_acks(50);
     let frozen = Frozen::new(text(disk.at()));
@@ -49,14 +51,14 @@ fn survives_a_freeze(fs: Fs, is_periodic: bool, threads_only: bool) -> Result<()
 
 #[test]
 fn a_frozen_ext4_holds_the_queue_up_and_costs_nothing() {
-    on_a_real_machine("freeze, ext4, io_uring", || survives_a_freeze(Fs::Ext4, false, false));
-    on_a_real_machine("freeze, ext4, threads", || survives_a_freeze(Fs::Ext4, false, true));
+    on_a_real_machine("freeze, ext4, io_uring", || survives_a_freeze(Fs::Ext4, false, Io::Auto));
+    on_a_real_machine("freeze, ext4, threads", || survives_a_freeze(Fs::Ext4, false, Io::Threads));
 }
 
 #[test]
 fn a_frozen_xfs_holds_the_queue_up_and_costs_nothing() {
-    on_a_real_machine("freeze, xfs, io_uring", || survives_a_freeze(Fs::Xfs, true, false));
-    on_a_real_machine("freeze, xfs, threads", || survives_a_freeze(Fs::Xfs, true, true));
+    on_a_real_machine("freeze, xfs, io_uring", || survives_a_freeze(Fs::Xfs, true, Io::Auto));
+    on_a_real_machine("freeze, xfs, threads", || survives_a_freeze(Fs::Xfs, true, Io::Threads));
 }
 
 /// `xfs_io -x -c shutdown`: every access is an error from then on, as after an error that the file system could

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ringwal::Io;
+
 use super::check::{Found, check};
 use super::crash::{Crashes, Cut};
 use super::device::Rigged;
@@ -145,7 +147,7 @@ fn what_a_sync_acknowledged_survives_a_power_cut_under_btrfs() {
 fn survives_a_power_cut_after_a_power_cut(fs: Fs, is_periodic: bool) -> Result<(), Missing> {
     let first_scratch = scratch();
     let rigged = Rigged::new(first_scratch.path(), fs, true)?;
-    let story = |plain| Story { is_periodic, threads_only: true, ..plain };
+    let story = |plain| Story { is_periodic, io: Io::Threads, ..plain };
     let mut first = record(rigged, first_scratch.path(), story, |journal| journal.acks.len() >= 200);
     let mut sum = Sum::default();
     for at in first.crashes.moments(3) {

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use ringwal::{Batch, Durability, Io, Outcome, Producer, PushError, Queue, Retry, Sink, WhenFull};
 
-use super::common::{LONG, Numbered, small};
+use super::common::{LONG, Numbered, driver_named, small};
 use super::machine::{PATIENCE, until};
 
 /// Set in the child: the settings of its story.
@@ -56,7 +56,7 @@ pub struct Story {
     pub rest: Duration,
     /// Pushes that find no room are given back, and the third producer never waits: it finds none.
     pub rejects: bool,
-    pub threads_only: bool,
+    pub io: Io,
     pub lock_wait: Duration,
     /// Number of the first producer: a second story in a directory has others than the first.
     pub producer_first: u32,
@@ -77,7 +77,7 @@ impl Story {
             padding_max: 900,
             rest: Duration::from_millis(1),
             rejects: false,
-            threads_only: false,
+            io: Io::Auto,
             lock_wait: LONG,
             producer_first: 0,
         }
@@ -105,7 +105,7 @@ impl Story {
             ("padding", self.padding_max.to_string()),
             ("rest", self.rest.as_micros().to_string()),
             ("rejects", self.rejects.to_string()),
-            ("threads", self.threads_only.to_string()),
+            ("io", format!("{:?}", self.io)),
             ("wait", self.lock_wait.as_micros().to_string()),
             ("first", self.producer_first.to_string()),
         ];
@@ -137,7 +137,7 @@ impl Story {
             padding_max: pairs["padding"].parse().unwrap(),
             rest: Duration::from_micros(pairs["rest"].parse().unwrap()),
             rejects: pairs["rejects"] == "true",
-            threads_only: pairs["threads"] == "true",
+            io: if pairs["io"] == "Auto" { Io::Auto } else { driver_named(pairs["io"]) },
             lock_wait: Duration::from_micros(pairs["wait"].parse().unwrap()),
             producer_first: pairs["first"].parse().unwrap(),
         })
@@ -364,7 +364,7 @@ pub fn play_if_asked() {
         .log_bytes_max(story.log_bytes_max)
         .retry(patient())
         .lock_wait(story.lock_wait)
-        .io(if story.threads_only { Io::Threads } else { Io::Auto })
+        .io(story.io)
         .when_full(if story.rejects { WhenFull::Reject } else { WhenFull::Block })
         .open(Keeper { pen: Arc::clone(&pen), delivers: story.delivers });
     let queue = match queue {

@@ -46,7 +46,10 @@ fn io(chance: &mut Prng) -> Io {
             assert_eq!(only, "threads", "what {IO} may be");
             Io::Threads
         }
-        Err(_) => [Io::Uring, Io::Threads, Io::Auto][chance.index(3)],
+        Err(_) => {
+            let drivers = [crate::common::DRIVERS, &[Io::Auto]].concat();
+            drivers[chance.index(drivers.len())]
+        }
     }
 }
 

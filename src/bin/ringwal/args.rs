@@ -164,6 +164,9 @@ pub(crate) enum IoArg {
     Uring,
     /// Worker threads.
     Threads,
+    /// io_uring through the runtime of tokio-uring, or an error.
+    #[cfg(feature = "tokio-uring")]
+    TokioUring,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

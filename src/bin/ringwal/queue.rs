@@ -21,6 +21,8 @@ impl From<IoArg> for Io {
             IoArg::Auto => Self::Auto,
             IoArg::Uring => Self::Uring,
             IoArg::Threads => Self::Threads,
+            #[cfg(feature = "tokio-uring")]
+            IoArg::TokioUring => Self::TokioUring,
         }
     }
 }

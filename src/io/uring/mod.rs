@@ -39,7 +39,8 @@ use crate::io::dir::Dir;
 use crate::io::files::{FILES_MAX, Files, Handle};
 use crate::io::lock::Lock;
 use crate::io::preparer::Preparer;
-use crate::io::transfer::{Buffer, Call, Dsync, Step, Transfer, Work};
+use crate::io::slab::{OPS_MAX, Slab};
+use crate::io::transfer::{Buffer, Call, Dsync, Step, Work};
 use crate::io::wake::EventBell;
 use crate::io::{Disk, DiskReport, Wake, refuse_write};
 use crate::wal::block::Pool;
@@ -48,8 +49,6 @@ use ring::{Entered, Ring};
 
 pub(super) use setup::{Refusal, try_setup};
 
-/// Ops in flight at most; further ones wait in `waiting`.
-const OPS_MAX: u32 = 128;
 /// Completions that are no op's.
 const BELL: u64 = u64::MAX;
 const HELPER: u64 = u64::MAX - 1;
@@ -61,7 +60,7 @@ pub(super) struct UringDisk {
     helper_done: Arc<Mutex<VecDeque<Completion>>>,
     ring: Ring,
     files: Files,
-    slab: Slab,
+    slab: Slab<InFlight>,
     /// In the slab, not yet in the SQ.
     unsent: VecDeque<u32>,
     /// Not even in the slab: it is full.
@@ -84,41 +83,9 @@ struct Armed {
     helper: bool,
 }
 
-/// The ops in flight, by number.
-struct Slab {
-    places: Vec<Option<InFlight>>,
-    free: Vec<u32>,
-}
-
 struct InFlight {
     work: Work,
     handle: Handle,
-}
-
-impl Slab {
-    fn new() -> Self {
-        Self { places: (0..OPS_MAX).map(|_| None).collect(), free: (0..OPS_MAX).rev().collect() }
-    }
-
-    fn insert(&mut self, op: InFlight) -> u32 {
-        let number = self.free.pop().expect("the caller saw a free place");
-        self.places[number as usize] = Some(op);
-        number
-    }
-
-    fn get(&mut self, number: u32) -> &mut InFlight {
-        self.places[number as usize].as_mut().expect("the kernel answers what it was asked")
-    }
-
-    fn remove(&mut self, number: u32) -> InFlight {
-        let op = self.places[number as usize].take().expect("the kernel answers what it was asked");
-        self.free.push(number);
-        op
-    }
-
-    fn is_empty(&self) -> bool {
-        self.free.len() == OPS_MAX as usize
-    }
 }
 
 impl UringDisk {
@@ -159,25 +126,12 @@ impl UringDisk {
 
     /// Puts an op into the slab, and it will go into the SQ.
     fn start(&mut self, token: Token, op: Op) {
-        let align = self.files.align();
-        let (file, offset, transfer, buffer, unsynced) = match op {
-            Op::Write { file, offset, block, dsync } => {
-                (file, offset, Transfer::write(block.len(), align, dsync, self.dsync), Buffer::Out(block), !dsync)
-            }
-            Op::Read { file, offset, block } => {
-                (file, offset, Transfer::read(block.len(), align), Buffer::In(block), false)
-            }
-            Op::Sync { file } => (file, 0, Transfer::sync(), Buffer::None, false),
-            Op::Prepare { .. } | Op::Remove { .. } | Op::Quarantine { .. } | Op::List { .. } => {
-                unreachable!("these go to the helper")
-            }
-        };
-        let work = Work { token, file, offset, transfer, buffer };
+        let (work, unsynced) = Work::begin(token, op, self.files.align(), self.dsync);
         if let Some(errno) = self.broken {
             self.done.push_back(work.finish(Step::Failed { errno, detail: ring::BROKEN }));
             return;
         }
-        match self.files.acquire(file, unsynced) {
+        match self.files.acquire(work.file, unsynced) {
             Ok(handle) => {
                 if handle.fresh {
                     self.ring.register_file(handle.index, handle.fd);
@@ -202,7 +156,7 @@ impl UringDisk {
         if self.done.is_empty() && !self.armed.helper {
             self.armed.helper = self.ring.push_bell_read(self.helper_bell.fd().as_raw_fd(), HELPER);
         }
-        while let Some((token, op)) = (!self.slab.free.is_empty()).then(|| self.waiting.pop_front()).flatten() {
+        while let Some((token, op)) = (!self.slab.is_full()).then(|| self.waiting.pop_front()).flatten() {
             self.start(token, op);
         }
         while let Some(number) = self.unsent.front().copied() {
@@ -272,7 +226,7 @@ impl UringDisk {
         self.broken = Some(errno);
         self.report.notes.push(format!("io_uring failed while in use ({})", std::io::Error::from_raw_os_error(errno)));
         // All places are free again: what comes later is answered from here.
-        for InFlight { mut work, .. } in mem::replace(&mut self.slab, Slab::new()).places.into_iter().flatten() {
+        for InFlight { mut work, .. } in self.slab.take_all() {
             // The kernel may still read or fill this memory.
             mem::forget(mem::replace(&mut work.buffer, Buffer::None));
             self.done.push_back(work.finish(Step::Failed { errno, detail: ring::BROKEN }));
@@ -341,7 +295,7 @@ impl Disk for UringDisk {
                 }
                 self.preparer.as_ref().expect("the helper lives as long as the disk").submit(token, op);
             }
-            op if self.slab.free.is_empty() || !self.waiting.is_empty() => self.waiting.push_back((token, op)),
+            op if self.slab.is_full() || !self.waiting.is_empty() => self.waiting.push_back((token, op)),
             op => self.start(token, op),
         }
     }

@@ -9,7 +9,6 @@ use ringwal::wal::op::{FileId, LogId, Op, Owner, Token};
 
 use super::measure::{nanos, quantile};
 use super::{Bench, failed};
-use crate::args::IoArg;
 use crate::failure::{Failure, Result};
 
 const FILE_LEN: u64 = 64 << 20;
@@ -18,16 +17,7 @@ const LONG: usize = 1 << 20;
 const LONG_MAX: u64 = 512;
 
 pub(super) fn round(bench: &mut Bench) -> Result<DiskReport> {
-    let config = IoConfig {
-        choice: match bench.io {
-            IoArg::Auto => ringwal::io::Io::Auto,
-            IoArg::Uring => ringwal::io::Io::Uring,
-            IoArg::Threads => ringwal::io::Io::Threads,
-        },
-        lock_wait: Duration::ZERO,
-        create: true,
-        read_only: false,
-    };
+    let config = IoConfig { choice: bench.io.into(), lock_wait: Duration::ZERO, create: true, read_only: false };
     let dir = bench.dir();
     let opened = ringwal::io::open(&dir, config).map_err(|error| failed("the disk", &error))?;
     let pool = Pool::new(4, LONG).map_err(|error| failed("the disk", &error))?;
