@@ -95,7 +95,7 @@ pub struct SteppedQueue<T> {
     shared: Arc<Shared>,
     machine: SimDisk,
     clock: ManualClock,
-    core: Option<Flush>,
+    pub(super) core: Option<Flush>,
     rest: Rest,
     rests_since: Instant,
     delivery: Delivery<T>,
@@ -163,6 +163,7 @@ impl<T: Entry> SteppedQueue<T> {
         };
         let (core, start) = opening.run()?;
         let shared = Arc::clone(&start.shared);
+        shared.status.set_opened();
         let woken = Arc::<Flag>::default();
         let _ = shared.delivery_waker.set(Waker::from(Arc::clone(&woken)));
         Ok(Self {

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use ringwal::sim::{Death, DiskKind, OpKind, Prng, SmallStore};
+use ringwal::wal::op::LogId;
 use ringwal::{Durability, Idle, OnCorruption};
 
-use super::more;
+use super::{more, park};
 
 pub const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
@@ -73,6 +74,17 @@ pub enum Answer {
     Panic,
 }
 
+/// How a disk lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lying {
+    /// A write is lost.
+    Lost,
+    /// A write lands elsewhere.
+    Misdirected,
+    /// A read brings what was there before the last write.
+    Stale,
+}
+
 /// What happens.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Action {
@@ -106,9 +118,10 @@ pub enum Action {
         len: u16,
         how: How,
     },
-    /// A write will say that it is done: it is lost, or lands elsewhere in the log.
+    /// A write will say that it is done: it is lost, or lands elsewhere in the log. Or a read brings what was there before.
     Lie {
-        lost: bool,
+        log: LogId,
+        how: Lying,
         meta: bool,
         slot: u64,
         place: u64,
@@ -158,6 +171,7 @@ pub enum Action {
     Wall(i64),
     /// A byte in a file of the log changes.
     Rot {
+        log: LogId,
         slot: u64,
         place: u64,
         bit: u8,
@@ -181,6 +195,13 @@ pub struct History {
 
 impl History {
     pub fn of(seed: u64) -> Self {
+        let mut history = Self::before_the_park(seed);
+        park::weave(&mut history);
+        history
+    }
+
+    /// Without what came last: what seeds of that time mean.
+    pub fn before_the_park(seed: u64) -> Self {
         let mut history = Self::plain(seed);
         more::weave(&mut history);
         history
@@ -298,7 +319,7 @@ impl Taste {
     }
 }
 
-fn death(prng: &mut Prng) -> Death {
+pub fn death(prng: &mut Prng) -> Death {
     if prng.chance(2, 3) { Death::PowerCut } else { Death::Kill }
 }
 
@@ -415,6 +436,7 @@ fn act(prng: &mut Prng, taste: &Taste) -> Action {
         19 if taste.space => Action::Space(if prng.chance(1, 2) { None } else { Some(prng.below(3)) }),
         20 if taste.wall => Action::Wall(*prng.pick(&[-100_000_000, -1, 1, 100_000_000])),
         21 if taste.rot && prng.chance(1, 3) => Action::Rot {
+            log: LogId::Main,
             slot: prng.next_u64(),
             place: prng.next_u64(),
             bit: u8::try_from(prng.below(8)).expect("small"),
