@@ -88,6 +88,17 @@ fn a_broken_rule_is_seen() {
     }
 }
 
+/// An opening settled a loss and was cut off; the one after it told nothing.
+#[test]
+#[cfg(all(feature = "lz4", feature = "aes-gcm"))]
+fn a_loss_that_is_told_nowhere_is_seen() {
+    let history = History::of(2_000_345);
+    let seen = |mutants| carry_out(&history, mutants).finding.map(|finding| finding.what);
+    let untold = seen(Mutants::only(&[Mutant::SettledUntold])).expect("it is told nowhere");
+    assert!(untold.contains("are lost, and an opening that followed others tells"), "{untold}");
+    assert_eq!(seen(Mutants::NONE), None);
+}
+
 /// Each of these broke something once.
 #[test]
 fn seeds_that_found_something_find_nothing_any_more() {

@@ -42,6 +42,8 @@ pub struct Setup {
     /// The sink says that it blocks: what is late is waited for, not dropped.
     pub blocks: bool,
     pub idle: Idle,
+    /// What an opening finds is compared with what one on a copy of the machine finds, which nothing cuts off.
+    pub foretells: bool,
 }
 
 /// Producers: some share rings by their keys, the last ones have rings of their own.
@@ -250,6 +252,7 @@ fn setup(seed: u64, prng: &mut Prng) -> Setup {
         deliver_timeout: None,
         blocks: false,
         idle: Idle::Park,
+        foretells: false,
     }
 }
 

@@ -28,6 +28,7 @@ pub fn weave(history: &mut History) {
     if history.setup.durability == Durability::Memory || !prng.chance(1, 4) {
         return;
     }
+    history.setup.foretells = true;
     let taste = Taste {
         lies: prng.chance(1, 2),
         rot: prng.chance(1, 3),

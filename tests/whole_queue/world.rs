@@ -19,7 +19,7 @@ use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
 use ringwal::{
     BatchError, Concern, Durability, Durable, Entry, Idle, LogError, Lsn, OnCorruption, OpenError, ParkedEntry,
-    PinnedProducer, Producer, PushError, Queue, Receipt, Retry, ShutdownError, Verdict, WhenFull,
+    PinnedProducer, Producer, PushError, Queue, Receipt, Recovery, Retry, ShutdownError, Verdict, WhenFull,
 };
 
 use super::action::{Action, Answer, EIO, How, LANES, LOOSE, Lying, PINNED, Setup};
@@ -150,6 +150,8 @@ pub struct World {
     openings: u64,
     /// What the last opening found, while nothing has been done since.
     found: Option<(Lsn, u64)>,
+    /// What an opening of a damaged store will tell, whatever cuts off those that come before it.
+    foretold: Option<Foretold>,
     /// What an orderly shutdown left, and whether no opening has been tried since.
     left: Option<(u64, bool)>,
     space_limited: bool,
@@ -183,6 +185,7 @@ impl World {
             policy: setup.policy,
             openings: 0,
             found: None,
+            foretold: None,
             left: None,
             space_limited: false,
             refuses: false,
@@ -271,6 +274,9 @@ impl World {
 
     /// What concerns the machine alone, whether a queue runs on it or not.
     fn on_machine(&mut self, action: &Action) {
+        if matches!(action, Action::Fail { .. } | Action::Lie { .. } | Action::Rot { .. } | Action::Space(_)) {
+            self.foretold = None;
+        }
         match action {
             Action::Time(by) => self.clock.advance(*by),
             Action::Fail { kind, errno, after, forever } => {
@@ -387,12 +393,29 @@ impl World {
             desk.events.clear();
             desk.replies.clear();
         }
+        self.foretell(settings.clone());
         let ops = self.machine.op_count();
         let promise = self.model.lied.then(|| self.promise(LogId::Main)).unwrap_or(0);
         let park_promise = self.model.park.lied.then(|| self.promise(LogId::Park)).unwrap_or(0);
         match SteppedQueue::open(self.builder(), settings, &self.machine, self.desk.clone()) {
             Ok(queue) => self.opened(queue, promise, park_promise),
             Err(error) => self.refused(&error, ops),
+        }
+    }
+
+    /// Opens a copy of a damaged store, to see what there is to tell.
+    fn foretell(&mut self, settings: SteppedSettings) {
+        let is_stale = self.model.stale || self.model.park.stale;
+        // What is not stable yet may be gone when the next one looks.
+        let is_open = self.space_limited || is_stale || !self.machine.unstable().is_empty();
+        if !self.setup.foretells || self.foretold.is_some() || !self.model.has_rotted() || is_open {
+            return;
+        }
+        let copy = self.machine.copy(1);
+        copy.heal();
+        copy.let_go();
+        if let Ok(queue) = SteppedQueue::<Item>::open(self.builder(), settings, &copy, self.desk.clone()) {
+            self.foretold = Some(Foretold::of(queue.recovery()));
         }
     }
 
@@ -422,6 +445,10 @@ impl World {
         self.model.begin_life();
         let recovery = queue.recovery();
         self.model.given_up(&recovery.lost, &recovery.lost_parked);
+        if let Some(foretold) = self.foretold.take() {
+            self.tally.count("losses foretold", 1);
+            foretold.check(recovery)?;
+        }
         self.model.torn |= torn;
         self.model.park.torn |= park_torn;
         if self.model.park.lied {
@@ -475,6 +502,10 @@ impl World {
     }
 
     fn refused(&mut self, error: &OpenError, ops: u64) -> Check {
+        if matches!(error, OpenError::Corrupt { .. }) {
+            // From now on by another policy.
+            self.foretold = None;
+        }
         self.note(format!("not opened: {error}"));
         self.left = self.left.map(|(left, _)| (left, false));
         let went_wrong = self.machine.history().iter().rev().take_while(|op| op.number >= ops).any(|op| {
@@ -1384,7 +1415,9 @@ impl World {
             }
             // Listing may have given some up.
             let metrics = self.life.as_ref().expect("alive").queue.metrics();
-            if parked.len() as u64 != metrics.parked {
+            // A number that is none, of which only a cursor says so that was lied about, counts as parked.
+            let too_many = self.model.park.cursor_lied && metrics.parked > parked.len() as u64;
+            if parked.len() as u64 != metrics.parked && !too_many {
                 broken!("{} entries are parked, {} are listed", metrics.parked, parked.len());
             }
         }
@@ -1429,6 +1462,38 @@ impl World {
             Ok(Err(error)) => broken!("a listing of the park ends with: {error}"),
             Err(_) => broken!("I6: a listing of the park has no answer"),
         }
+    }
+}
+
+/// What there is to tell of a damaged store.
+struct Foretold {
+    lost: [Vec<(Lsn, Lsn)>; 2],
+    torn: [bool; 2],
+}
+
+impl Foretold {
+    fn of(recovery: &Recovery) -> Self {
+        Self {
+            lost: [recovery.lost.clone(), recovery.lost_parked.clone()],
+            torn: [recovery.torn_tail.is_some(), recovery.torn_tail_parked.is_some()],
+        }
+    }
+
+    /// Openings were cut off in between. The one that succeeds tells all of it.
+    fn check(&self, recovery: &Recovery) -> Check {
+        let told = Self::of(recovery);
+        for (log, (lost, told)) in ["log", "park"].iter().zip(self.lost.iter().zip(&told.lost)) {
+            let is_told = |run: &&(Lsn, Lsn)| told.iter().any(|(first, last)| *first <= run.0 && run.1 <= *last);
+            if let Some((first, last)) = lost.iter().find(|run| !is_told(run)) {
+                broken!(
+                    "I5: {first} to {last} of the {log} are lost, and an opening that followed others tells {told:?}"
+                );
+            }
+        }
+        if (0..2).any(|log| self.torn[log] && !told.torn[log]) {
+            broken!("I5: a log was torn, and an opening that followed others does not tell: {:?}", self.torn);
+        }
+        Ok(())
     }
 }
 
