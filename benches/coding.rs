@@ -4,80 +4,21 @@
 //! `cargo bench --bench coding --features lz4,zstd,aes-gcm [-- SECONDS ROUNDS]`. The directory is made where the bench
 //! runs. The first table is the whole way, push to durable; the second one the coding alone, on one core.
 
-use std::path::Path;
+#[path = "coding/whole_way.rs"]
+mod whole_way;
+
 use std::time::{Duration, Instant};
 
 use ringwal::wal::coding::SegmentIdentity;
 use ringwal::wal::op::LogId;
 use ringwal::wal::segment::StoreId;
-use ringwal::{Aes256Gcm, Batch, Builder, Cipher, Compression, Durability, KeyId, Queue, SegmentUid, blocking_fn};
+use ringwal::{Cipher, KeyId, SegmentUid};
+use whole_way::{WAYS, keys, lines, run};
 
 const DEFAULT_SECONDS: f64 = 1.0;
 const DEFAULT_ROUNDS: usize = 5;
-/// Pushes between two looks at the clock.
-const STRIDE: usize = 256;
 /// As long as the longest frames of the defaults.
 const FRAME_LEN: usize = 256 << 10;
-
-type Set = fn(Builder) -> Builder;
-
-fn keys() -> Aes256Gcm {
-    Aes256Gcm::new(KeyId::new(1), [7; 32])
-}
-
-const WAYS: [(&str, Set); 5] = [
-    ("plain", |builder| builder),
-    ("LZ4", |builder| builder.compression(Compression::lz4())),
-    ("zstd 3", |builder| builder.compression(Compression::zstd())),
-    ("AES-256-GCM", |builder| builder.cipher(keys())),
-    ("LZ4, AES-256-GCM", |builder| builder.cipher(keys()).compression(Compression::lz4())),
-];
-
-/// A line as services log them; numbers differ, words come again.
-fn line(n: u64) -> String {
-    let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 17;
-    format!(
-        "{{\"ts\":\"2026-11-20T13:{:02}:{:02}.{:06}Z\",\"level\":\"info\",\"service\":\"orders\",\"request_id\":\"{mixed:012x}\",\
-         \"user\":{},\"path\":\"/api/v1/orders/{}\",\"status\":200,\"took_us\":{}}}",
-        n / 60_000 % 60,
-        n / 1000 % 60,
-        n % 1_000_000,
-        mixed % 100_000,
-        mixed % 9_999_991,
-        mixed % 20_000,
-    )
-}
-
-/// Payload in MB/s, and bytes on disk for each byte of it.
-fn run(base: &Path, set: Set, lines: &[String], seconds: f64) -> (f64, f64) {
-    let dir = tempfile::tempdir_in(base).expect("a directory for the queue");
-    let builder = Queue::builder(dir.path()).durability(Durability::Periodic(Duration::from_millis(5)));
-    let builder = set(builder.rings(1).log_bytes_max(4 << 30));
-    let queue = builder.open(blocking_fn(|_: &Batch<String>| Ok(()))).expect("the queue opens");
-    let mut producer = queue.producer().pin();
-    let mut all = lines.iter().cycle();
-    let mut push_for = |time: f64| {
-        let (begun, mut bytes) = (Instant::now(), 0);
-        while begun.elapsed().as_secs_f64() < time {
-            for line in all.by_ref().take(STRIDE) {
-                bytes += line.len();
-                producer.push(line.clone()).expect("room");
-            }
-        }
-        bytes as f64
-    };
-    // The first segments are made meanwhile.
-    push_for(seconds / 2.0);
-    queue.flush().expect("a disk that works");
-    let (before, begun) = (queue.metrics().log_bytes_written, Instant::now());
-    let bytes = push_for(seconds);
-    queue.flush().expect("a disk that works");
-    let took = begun.elapsed().as_secs_f64();
-    let written = (queue.metrics().log_bytes_written - before) as f64;
-    drop(producer);
-    queue.shutdown(Duration::from_secs(60)).expect("an orderly end");
-    (bytes / 1e6 / took, written / bytes)
-}
 
 fn median(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
@@ -120,7 +61,7 @@ fn main() {
     let is_bench = std::env::args().any(|arg| arg == "--bench");
     let seconds = numbers.first().copied().unwrap_or(if is_bench { DEFAULT_SECONDS } else { 0.02 });
     let rounds = numbers.get(1).map_or(if is_bench { DEFAULT_ROUNDS } else { 1 }, |n| *n as usize);
-    let lines: Vec<String> = (0..100_000).map(line).collect();
+    let lines = lines();
     let base = std::env::current_dir().expect("a directory to be in");
     let mut figures = vec![(Vec::new(), 0.0); WAYS.len()];
     for _ in 0..rounds {

@@ -130,7 +130,7 @@ fn files(folder: &str, extension: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(folder) else { return };
         for entry in entries.map(|entry| entry.expect("a directory's entry can be read")) {
             let path = entry.path();
-            if path.is_dir() {
+            if path.is_dir() && !path.ends_with("target") {
                 walk(&path, extension, found);
             } else if path.extension().is_some_and(|e| e == extension) {
                 found.push(path);

@@ -7,15 +7,15 @@ use ringwal::io::{self, Disk, IoConfig};
 use ringwal::wal::block::{Block, Pool};
 use ringwal::wal::op::{FileId, LogId, Op, Owner, Token};
 
+use crate::measure::{Scale, new_dir};
 use crate::table::Table;
-use crate::{Scale, new_dir};
 
 const FILE: FileId = FileId::Slot(LogId::Main, SlotNo(0));
 const FILE_LEN: u64 = 64 << 20;
 const MIB: usize = 1 << 20;
 
-pub(crate) const ACK: &str = "floor: 4 KiB DSYNC overwrite";
-pub(crate) const WRITE: &str = "floor: 1 MiB direct writes, 4 in flight";
+pub(crate) const ACK: &str = "floor / 4 KiB DSYNC overwrite";
+pub(crate) const WRITE: &str = "floor / 1 MiB direct writes / 4 in flight";
 
 fn token(number: u32) -> Token {
     Token { owner: Owner::Log(LogId::Main), number }
@@ -68,7 +68,7 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
     }
     let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
     table.add_times(ACK, &mut times, None);
-    table.add(format!("{ACK}, rate"), "1/s", rate);
+    table.add(format!("{ACK} / rate"), "1/s", rate);
 
     let begun = Instant::now();
     let mut number = 0;

@@ -3,19 +3,23 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwal::{Durability, Io};
+use ringwal::Durability;
 
+use crate::measure::{Fixed, LONG, Scale, cpu_time, new_dir, null, open};
 use crate::table::Table;
-use crate::{Fixed, LONG, Scale, cpu_time, new_dir, null, open};
+
+pub(crate) fn name(durability: &str, what: &str) -> String {
+    format!("idle / {durability} / {what}")
+}
 
 pub(crate) fn run(scale: Scale, table: &mut Table) {
-    for (durability, name) in [
+    for (durability, durability_name) in [
         (Durability::Immediate, "Immediate"),
         (Durability::Periodic(Duration::from_millis(5)), "Periodic"),
         (Durability::Memory, "Memory"),
     ] {
         let dir = new_dir();
-        let queue = open(dir.path(), durability, Io::Auto, null::<Fixed<100>>());
+        let queue = open(dir.path(), durability, null::<Fixed<100>>());
         queue.producer().push(Fixed([7; 100])).expect("room");
         queue.drain(LONG).expect("a sink that works");
         // The cursor is written within 50 ms, and segments ahead are made.
@@ -23,7 +27,7 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
         let (before, begun, cpu) = (queue.metrics(), Instant::now(), cpu_time());
         thread::sleep(scale.time);
         let (cpu, took) = (cpu_time() - cpu, begun.elapsed());
-        table.add(format!("idle, {name}, CPU"), "ms/s", cpu.as_secs_f64() * 1e3 / took.as_secs_f64());
-        table.add(format!("idle, {name}, writes"), "", (queue.metrics().writes - before.writes) as f64);
+        table.add(name(durability_name, "CPU"), "ms/s", cpu.as_secs_f64() * 1e3 / took.as_secs_f64());
+        table.add(name(durability_name, "writes"), "", (queue.metrics().writes - before.writes) as f64);
     }
 }

@@ -5,20 +5,20 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ringwal::{Durability, Io};
+use ringwal::Durability;
 
+use crate::measure::{Fixed, Scale, micros, new_dir, null, open};
 use crate::table::{Table, percentile};
-use crate::{Fixed, Scale, micros, new_dir, null, open};
 
 pub(crate) fn run(scale: Scale, table: &mut Table) {
     at_rate(scale, table, Durability::Immediate, "Immediate", 2_000);
     at_rate(scale, table, Durability::Immediate, "Immediate", 20_000);
-    at_rate(scale, table, Durability::Periodic(Duration::from_millis(5)), "Periodic(5 ms), nobody urges", 20_000);
+    at_rate(scale, table, Durability::Periodic(Duration::from_millis(5)), "Periodic(5 ms) and nobody urges", 20_000);
 }
 
-fn at_rate(scale: Scale, table: &mut Table, durability: Durability, name: &str, rate: u32) {
+pub(crate) fn at_rate(scale: Scale, table: &mut Table, durability: Durability, name: &str, rate: u32) {
     let dir = new_dir();
-    let queue = open(dir.path(), durability, Io::Auto, null::<Fixed<100>>());
+    let queue = open(dir.path(), durability, null::<Fixed<100>>());
     let (pushed, to_watch) = channel();
     let interval = Duration::from_secs(1) / rate;
     let urges = durability == Durability::Immediate;
@@ -59,7 +59,11 @@ fn at_rate(scale: Scale, table: &mut Table, durability: Durability, name: &str, 
     });
     times.sort_unstable();
     for (label, part) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
-        table.add(format!("push to durable, {name}, {rate}/s, {label}"), "µs", micros(percentile(&times, part)));
+        table.add(
+            format!("push to durable / {name} / {rate} a second / {label}"),
+            "µs",
+            micros(percentile(&times, part)),
+        );
     }
 }
 

@@ -1,107 +1,86 @@
-//! What a push costs the one who pushes: bursts into a ring that has room, in a queue in memory, beside rtrb and
-//! `ArrayQueue` with a consumer that looks every 50 µs, as the flush core does while nobody waits.
+//! What a push costs, beside rtrb and `ArrayQueue` under the same drain.
+//!
+//! The peers have as many slots as the ring has room for entries, and their consumer is on the CPU that the flush core has
+//! with us. *Lazy*: it sleeps for 50 µs when it has taken all that is there, as the flush core does while nobody waits.
 
-use std::hint::black_box;
+use std::cell::RefCell;
+use std::hint::{black_box, spin_loop};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
-use ringwal::{Durability, Io, Queue};
+use ringwal::ring::record::stride_of;
 
+use crate::measure::{Fixed, Scale, on_first_cpu, to_last_cpu, wait_until};
+use crate::push_cost::{Pace, RING_LEN, bursts, pinned, shared};
 use crate::table::Table;
-use crate::throughput::relax;
-use crate::{Fixed, LONG, Scale, new_dir, null, open};
 
-/// Entries in a burst: with 100 B a fifth of a ring.
-const BURST: usize = 2000;
+/// The flush core's own.
+const LAZY_PAUSE: Duration = Duration::from_micros(50);
+
+/// Rings of some 8000 entries, which stay in the caches, and those of the defaults.
+pub(crate) const fn ring_lens(len: usize) -> [usize; 2] {
+    [1 << (8192 * stride_of(len)).ilog2(), RING_LEN]
+}
+
+pub(crate) fn name(len: usize, who: &str, ring_len: usize, pace: Pace) -> String {
+    format!("push / {len} B / {who} / ring of {} KiB / {}", ring_len >> 10, pace.name())
+}
 
 pub(crate) fn run(scale: Scale, table: &mut Table) {
-    sized::<8>(scale, table);
-    sized::<64>(scale, table);
-    sized::<100>(scale, table);
+    for pace in [Pace::Lazy, Pace::Eager] {
+        for ring_len in ring_lens(8) {
+            sized::<8>(scale, table, ring_len, pace);
+        }
+        for ring_len in ring_lens(64) {
+            sized::<64>(scale, table, ring_len, pace);
+        }
+    }
 }
 
-fn sized<const LEN: usize>(scale: Scale, table: &mut Table) {
-    let bursts = (scale.entries / BURST).max(1);
+fn sized<const LEN: usize>(scale: Scale, table: &mut Table, ring_len: usize, pace: Pace) {
     let entry = black_box(Fixed([7; LEN]));
-    let name = |who: &str| format!("push, {LEN} B, {who}");
-    let rtrb_name = name("rtrb");
-    let array_name = name("crossbeam ArrayQueue");
+    let rtrb_name = name(LEN, "rtrb", ring_len, pace);
+    let array_name = name(LEN, "ArrayQueue", ring_len, pace);
+    let slots = ring_len / stride_of(LEN);
 
-    with_queue(|queue: &Queue<Fixed<LEN>>| {
-        let mut producer = queue.producer().pin();
-        assert!(producer.has_own_ring(), "eight pinned rings by default");
-        let nanos = bursts_of(bursts, || _ = producer.try_push(entry.clone()).expect("room"), || settle(queue));
-        table.add_beside(name("pinned"), "ns", nanos, &rtrb_name);
+    table.add_beside(name(LEN, "pinned", ring_len, pace), "ns", pinned::<LEN>(scale, ring_len, pace), &rtrb_name);
+    let (mut producer, mut consumer) = rtrb::RingBuffer::<Fixed<LEN>>::new(slots);
+    let take = || black_box(consumer.pop()).is_ok();
+    let nanos = beside_drain(pace, take, || {
+        let producer = RefCell::new(&mut producer);
+        let push = || assert!(producer.borrow_mut().push(entry).is_ok(), "room");
+        bursts(scale, push, || wait_until(|| producer.borrow().slots() == slots))
     });
-    with_queue(|queue: &Queue<Fixed<LEN>>| {
-        let producer = queue.producer();
-        let nanos = bursts_of(bursts, || _ = producer.try_push(entry.clone()).expect("room"), || settle(queue));
-        table.add_beside(name("shared"), "ns", nanos, &array_name);
-    });
+    table.add(rtrb_name, "ns", nanos);
 
-    let (mut producer, mut consumer) = rtrb::RingBuffer::<Fixed<LEN>>::new(8 * BURST);
+    table.add_beside(name(LEN, "shared", ring_len, pace), "ns", shared::<LEN>(scale, ring_len, pace), &array_name);
+    let queue = ArrayQueue::<Fixed<LEN>>::new(slots);
+    let take = || black_box(queue.pop()).is_some();
+    let nanos = beside_drain(pace, take, || {
+        let push = || assert!(queue.push(entry).is_ok(), "room");
+        bursts(scale, push, || wait_until(|| queue.is_empty()))
+    });
+    table.add(array_name, "ns", nanos);
+}
+
+/// Measures while another thread takes, until there is nothing more, again and again.
+fn beside_drain(pace: Pace, mut take: impl FnMut() -> bool + Send, measure: impl FnOnce() -> f64 + Send) -> f64 {
     let is_done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| drain_lazily(&is_done, || black_box(consumer.pop()).is_ok()));
-        let capacity = producer.buffer().capacity();
-        let cell = std::cell::RefCell::new(&mut producer);
-        let push = || assert!(cell.borrow_mut().push(entry.clone()).is_ok(), "room");
-        let nanos = bursts_of(bursts, push, || wait_until(|| cell.borrow().slots() == capacity));
+        scope.spawn(|| {
+            to_last_cpu();
+            while !is_done.load(Relaxed) {
+                while take() {}
+                match pace {
+                    Pace::Lazy => thread::sleep(LAZY_PAUSE),
+                    Pace::Eager => spin_loop(),
+                }
+            }
+        });
+        let nanos = on_first_cpu(measure);
         is_done.store(true, Relaxed);
-        table.add(rtrb_name, "ns", nanos);
-    });
-    let queue = ArrayQueue::<Fixed<LEN>>::new(8 * BURST);
-    let is_done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        scope.spawn(|| drain_lazily(&is_done, || black_box(queue.pop()).is_some()));
-        let push = || assert!(queue.push(entry.clone()).is_ok(), "room");
-        let nanos = bursts_of(bursts, push, || wait_until(|| queue.is_empty()));
-        is_done.store(true, Relaxed);
-        table.add(array_name, "ns", nanos);
-    });
-}
-
-fn with_queue<const LEN: usize>(measure: impl FnOnce(&Queue<Fixed<LEN>>)) {
-    let dir = new_dir();
-    let queue = open(dir.path(), Durability::Memory, Io::Auto, null::<Fixed<LEN>>());
-    measure(&queue);
-    queue.shutdown(LONG).expect("a sink that works");
-}
-
-/// Time of one push, in nanoseconds: the median of the bursts.
-fn bursts_of(bursts: usize, mut push: impl FnMut(), mut settle: impl FnMut()) -> f64 {
-    let mut times: Vec<Duration> = (0..bursts)
-        .map(|_| {
-            settle();
-            let begun = Instant::now();
-            (0..BURST).for_each(|_| push());
-            begun.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e9 / BURST as f64
-}
-
-/// Until everything is drained and delivered: a burst finds nobody at work.
-fn settle<const LEN: usize>(queue: &Queue<Fixed<LEN>>) {
-    wait_until(|| {
-        let metrics = queue.metrics();
-        metrics.ring_bytes == 0 && metrics.delivered == metrics.pushed
-    });
-}
-
-fn wait_until(mut reached: impl FnMut() -> bool) {
-    let mut tries = 0;
-    while !reached() {
-        relax(&mut tries);
-    }
-}
-
-fn drain_lazily(is_done: &AtomicBool, mut take: impl FnMut() -> bool) {
-    while !is_done.load(Relaxed) {
-        while take() {}
-        thread::sleep(Duration::from_micros(50));
-    }
+        nanos
+    })
 }

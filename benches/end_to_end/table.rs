@@ -35,13 +35,30 @@ impl Table {
         }
     }
 
+    /// Each round's figure of a row that is there, and their unit.
+    pub(crate) fn values(&self, name: &str) -> Option<(&[f64], &'static str)> {
+        self.rows.iter().find(|row| row.name == name).map(|row| (&row.values[..], row.unit))
+    }
+
+    /// Every figure of every round, a line each. No name has a comma in it.
+    pub(crate) fn csv(&self) -> String {
+        let mut lines = String::from("name,unit,round,value\n");
+        for row in &self.rows {
+            assert!(!row.name.contains(','), "{} would be two fields", row.name);
+            for (round, value) in (1..).zip(&row.values) {
+                lines += &format!("{},{},{round},{value}\n", row.name, row.unit);
+            }
+        }
+        lines
+    }
+
     /// p50 and p99 of times, in microseconds.
     pub(crate) fn add_times(&mut self, name: &str, times: &mut [Duration], beside: Option<&str>) {
         times.sort_unstable();
         for (label, part) in [("p50", 0.5), ("p99", 0.99)] {
-            let value = crate::micros(percentile(times, part));
-            let beside = beside.map(|beside| format!("{beside}, {label}"));
-            self.add_row(format!("{name}, {label}"), "µs", value, beside);
+            let value = crate::measure::micros(percentile(times, part));
+            let beside = beside.map(|beside| format!("{beside} / {label}"));
+            self.add_row(format!("{name} / {label}"), "µs", value, beside);
         }
     }
 }
@@ -52,7 +69,7 @@ pub(crate) fn percentile(sorted: &[Duration], part: f64) -> Duration {
     sorted.get(at.min(sorted.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     match sorted.len() {
@@ -62,7 +79,19 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn short(value: f64) -> String {
+/// Round by round.
+pub(crate) fn ratios(ones: &[f64], others: &[f64]) -> Vec<f64> {
+    ones.iter().zip(others).map(|(one, other)| one / other).collect()
+}
+
+/// The least and the greatest.
+pub(crate) fn span(values: &[f64]) -> String {
+    let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{} – {}", short(min), short(max))
+}
+
+pub(crate) fn short(value: f64) -> String {
     match value.abs() {
         v if v >= 1000.0 => format!("{value:.0}"),
         v if v >= 100.0 => format!("{value:.1}"),
@@ -74,15 +103,12 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| what | unit | median | min – max | ratio |\n|---|---|---:|---:|---|")?;
         for row in &self.rows {
-            let min = row.values.iter().copied().fold(f64::INFINITY, f64::min);
-            let max = row.values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let other = self.rows.iter().find(|other| Some(&other.name) == row.beside.as_ref());
-            let ratio = other.map_or(String::new(), |other| {
-                let ratios: Vec<f64> = row.values.iter().zip(&other.values).map(|(one, two)| one / two).collect();
-                format!("{} × {}", short(median(&ratios)), other.name)
+            let other = row.beside.as_ref().and_then(|name| Some((name, self.values(name)?)));
+            let ratio = other.map_or(String::new(), |(name, (others, _))| {
+                format!("{} × {name}", short(median(&ratios(&row.values, others))))
             });
-            let (median, min, max) = (short(median(&row.values)), short(min), short(max));
-            writeln!(f, "| {} | {} | {median} | {min} – {max} | {ratio} |", row.name, row.unit)?;
+            let (median, span) = (short(median(&row.values)), span(&row.values));
+            writeln!(f, "| {} | {} | {median} | {span} | {ratio} |", row.name, row.unit)?;
         }
         Ok(())
     }

@@ -94,7 +94,7 @@ impl Untold {
     pub(crate) fn encode(&self, out: &mut [u8]) {
         debug_assert!(self.lost.len() <= UNTOLD_RUNS_MAX);
         put_u32(out, TABLE, len_u32(self.lost.len()));
-        let flags = u32::from(self.is_joined) * IS_JOINED | u32::from(self.is_unclear) * IS_UNCLEAR;
+        let flags = (u32::from(self.is_joined) * IS_JOINED) | (u32::from(self.is_unclear) * IS_UNCLEAR);
         put_u32(out, TABLE + 4, flags);
         put_u32(out, TABLE + 8, if self.torn.is_some() { self.tears } else { 0 });
         if let Some(torn) = &self.torn {
