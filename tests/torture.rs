@@ -157,6 +157,23 @@ fn seeds_that_found_something_find_nothing_any_more() {
     }
 }
 
+/// The same, of histories with all that there is.
+#[test]
+fn newest_seeds_that_found_something_find_nothing_any_more() {
+    for seed in [
+        // A write of the park's cursor was lost, which alone said that numbers behind a cut are no entries: the simulation
+        // asked for their count.
+        1_001_581,
+        // Several batches were out, and an entry that found no room in a full log was delivered from memory in front of
+        // others: the shutdown called it lost, and so told of one entry less in the log than the next opening found.
+        7_006_030,
+    ] {
+        if let Err(report) = run_seed(seed, Mutants::NONE) {
+            panic!("{report}");
+        }
+    }
+}
+
 /// The same, of histories with what came later.
 #[test]
 fn later_seeds_that_found_something_find_nothing_any_more() {

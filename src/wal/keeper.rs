@@ -104,6 +104,11 @@ impl Keeper {
         self.clean && self.meta_flight.is_none()
     }
 
+    /// How many of `from..next` are in finished runs above what is acknowledged.
+    pub(super) fn done_between(&self, from: Lsn, next: Lsn) -> u64 {
+        self.cursor.done.iter().map(|(first, end)| (*end).min(next).since((*first).max(from))).sum()
+    }
+
     /// Whether the disk knows all that was acknowledged.
     pub(super) fn cursor_is_kept(&self) -> bool {
         self.dirty_since.is_none() && self.cursor_flight.is_none()

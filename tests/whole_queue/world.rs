@@ -395,8 +395,8 @@ impl World {
         }
         self.foretell(settings.clone());
         let ops = self.machine.op_count();
-        let promise = self.model.lied.then(|| self.promise(LogId::Main)).unwrap_or(0);
-        let park_promise = self.model.park.lied.then(|| self.promise(LogId::Park)).unwrap_or(0);
+        let promise = if self.model.lied { self.promise(LogId::Main) } else { 0 };
+        let park_promise = if self.model.park.lied { self.promise(LogId::Park) } else { 0 };
         match SteppedQueue::open(self.builder(), settings, &self.machine, self.desk.clone()) {
             Ok(queue) => self.opened(queue, promise, park_promise),
             Err(error) => self.refused(&error, ops),

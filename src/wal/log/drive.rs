@@ -133,7 +133,12 @@ impl Log {
     #[must_use]
     pub fn unplaced(&self, from: Lsn) -> u64 {
         let from = from.max(self.writer.placed_end().next()).max(self.desk.acked.next());
-        if self.is_closed() && self.failure.is_none() { self.writer.next_lsn().since(from) } else { 0 }
+        if !self.is_closed() || self.failure.is_some() {
+            return 0;
+        }
+        // With several batches out something may be done above what is acknowledged.
+        let next = self.writer.next_lsn();
+        next.since(from) - self.keeper.done_between(from, next)
     }
 
     /// Whether what is not durable may go to the sink. Once the log has failed, its LSNs must first be kept
