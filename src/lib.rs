@@ -141,7 +141,7 @@ pub use producer::Producer;
 pub use prometheus::prometheus_text;
 pub use queue::Queue;
 pub use reasons::{Dropped, Failures, Rejected};
-pub use recovery::Recovery;
+pub use recovery::{Earlier, Recovery};
 pub use schema::Schema;
 #[cfg(feature = "futures")]
 pub use send_sink::{ProducerSink, SendError};

@@ -296,7 +296,7 @@ impl Counters {
     pub(crate) fn snapshot(&self, holes: &Holes) -> Metrics {
         let never_were = self.never_were.read();
         let recovered_parked = self.recovered_parked.read();
-        let (discarded, redelivered) = (self.discarded.read(), self.redelivered.read());
+        let (discarded, redelivered, lost) = (self.discarded.read(), self.redelivered.read(), self.lost.read());
         let unparked = self.unparked.read();
         let (delivered, parked_in) = (self.delivered.read(), self.parked_in.read());
         let refused = self.refused_for_good.read();
@@ -328,7 +328,7 @@ impl Counters {
             discarded: discarded + refused,
             park_dropped: self.park_dropped.read(),
             redelivered,
-            lost: self.lost.read(),
+            lost,
             pending: queued + unfinished.saturating_sub(in_flight).saturating_sub(left_early),
             in_flight: in_flight.min(unfinished),
             batches: self.batches.read(),

@@ -56,6 +56,11 @@ impl Builder {
     /// # Errors
     /// See [`OpenError`]. Nothing that is in the directory has been changed then.
     pub fn open<T: Entry, S: Sink<T>>(self, sink: S) -> Result<Queue<T>, OpenError> {
+        self.open_part(sink).inspect(Queue::is_handed_over)
+    }
+
+    /// The same for a queue that is a part of another one: with the whole it [is handed over](Queue::is_handed_over).
+    pub(crate) fn open_part<T: Entry, S: Sink<T>>(self, sink: S) -> Result<Queue<T>, OpenError> {
         let (shared, engine) =
             lifecycle::open::<T, S>(self.config.clone(), sink).map_err(|error| error.traced(&self.config))?;
         Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
@@ -74,9 +79,24 @@ impl Builder {
         disk: impl crate::io::Disk + 'static,
         sink: S,
     ) -> Result<Queue<T>, OpenError> {
+        self.open_part_on(disk, sink).inspect(Queue::is_handed_over)
+    }
+
+    pub(crate) fn open_part_on<T: Entry, S: Sink<T>>(
+        self,
+        disk: impl crate::io::Disk + 'static,
+        sink: S,
+    ) -> Result<Queue<T>, OpenError> {
         let (shared, engine) =
             lifecycle::open_on::<T, S>(self.config.clone(), disk, sink).map_err(|error| error.traced(&self.config))?;
         Ok(Queue { shared, engine: Some(engine), entries: PhantomData })
+    }
+}
+
+impl<T> Queue<T> {
+    /// Opening ends well: from now on a push or closing shows that somebody has what it found.
+    pub(crate) fn is_handed_over(&self) {
+        self.shared.status.set_opened();
     }
 }
 

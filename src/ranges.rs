@@ -27,6 +27,12 @@ impl Ranges {
         &self.above
     }
 
+    /// All runs, where the floor is one from the first number on.
+    pub(crate) fn all(&self) -> Vec<(Lsn, Lsn)> {
+        let floor = (self.floor > Lsn::ZERO).then(|| (Lsn::FIRST, self.floor.next()));
+        floor.into_iter().chain(self.above.iter().copied()).collect()
+    }
+
     pub(crate) fn ranges_above_floor(&self) -> usize {
         self.above.len()
     }

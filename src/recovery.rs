@@ -27,18 +27,37 @@ pub struct Recovery {
     pub end: Lsn,
     /// The LSN of the next entry.
     pub next: Lsn,
-    /// Where a crash had cut the log, if it had: what was torn there had never been promised to anyone.
+    /// Where a crash had cut the log, if it had: what was torn there had never been promised to anyone. Also if an
+    /// earlier opening found that, as in [`earlier`](Self::earlier).
     pub torn_tail: Option<String>,
-    /// Entries that were given up, as [`on_corruption`](crate::Builder::on_corruption) says: first and last LSN.
+    /// The same of the park.
+    pub torn_tail_parked: Option<String>,
+    /// Entries that were given up, as [`on_corruption`](crate::Builder::on_corruption) says: first and last LSN, rising.
+    /// Those too that an [earlier](Self::earlier) opening gave up.
     pub lost: Vec<(Lsn, Lsn)>,
     /// The same of the park: [ids](crate::ParkedEntry::id) of entries that were given up, first and last.
     pub lost_parked: Vec<(Lsn, Lsn)>,
+    /// What of the above was found by earlier openings that may have told nobody: the process died within them, they
+    /// failed later on, or nothing was pushed and nothing closed after them. It may be told twice.
+    pub earlier: Earlier,
     /// How long opening took.
     pub took: std::time::Duration,
     /// The I/O driver and what it can promise.
     pub disk: DiskReport,
     /// Which opening of which store this is.
     pub(crate) incarnation: Incarnation,
+}
+
+/// What earlier openings settled, and may have told nobody.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Earlier {
+    /// Entries that they gave up: first and last LSN. Part of [`Recovery::lost`].
+    pub lost: Vec<(Lsn, Lsn)>,
+    /// The same of the park. Part of [`Recovery::lost_parked`].
+    pub lost_parked: Vec<(Lsn, Lsn)>,
+    /// What is not exact about that, in words: more runs than there was room for, or a table that makes no sense.
+    pub notes: Vec<String>,
 }
 
 /// An opening of a store.

@@ -7,6 +7,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::FileExt;
 
 use cli::{Place, finish, real_text, signal, until};
+use ringwal::Lsn;
+use ringwal::wal::meta::{Meta, meta_offset};
 use rustix::process::Signal;
 
 /// Lines that lie in the log, as the sink takes none.
@@ -135,4 +137,47 @@ fn the_benchmark_measures_every_part_and_cleans_up() {
         assert!(rows.iter().all(|row| row["median"].as_f64().unwrap() > 0.0), "{part}: {rows:?}");
     }
     assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 0);
+}
+
+/// An opening gave entries up and was cut off before it told anybody: that stands in META, and is no reason to refuse.
+#[test]
+fn what_an_opening_gave_up_untold_is_shown_kept_and_told() {
+    let place = with_backlog(b"one\ntwo\nthree\n");
+    let change = |spoil: fn(&mut [u8])| {
+        let mut file = std::fs::read(place.path("q/META")).unwrap();
+        let mut meta = Meta::read(&file).unwrap();
+        meta.generation += 1;
+        meta.untold.lost = vec![(Lsn::new(10), Lsn::new(13))];
+        let at = meta_offset(meta.generation, meta.block_len) as usize;
+        let copy = &mut file[at..at + 4096];
+        meta.encode(copy);
+        spoil(copy);
+        let sum = crc32c::crc32c(&copy[..4092]);
+        copy[4092..].copy_from_slice(&sum.to_le_bytes());
+        std::fs::write(place.path("q/META"), file).unwrap();
+    };
+    let pipe = |dir: &str| place.run_with(&["pipe", "--dir", dir, "--to", "null"], b"more\n");
+
+    change(|_| {});
+    for word in ["inspect", "verify"] {
+        let text = place.run(&[word, "q"]).expect(0).out;
+        assert!(text.contains("GIVEN UP   entries 10 to 12 by an earlier opening"), "{text}");
+    }
+    let rows: serde_json::Value = serde_json::from_str("[[10, 12]]").unwrap();
+    assert_eq!(place.json(&["inspect", "--json", "q"])["meta"]["untold"]["lost"], rows);
+    assert_eq!(place.json(&["verify", "--json", "q"])["untold"]["lost"], rows);
+    place.run(&["salvage", "q", "--to", "saved"]).expect(0);
+    assert_eq!(place.json(&["verify", "--json", "saved"])["untold"]["lost"], rows);
+    for dir in ["q", "saved"] {
+        let told = pipe(dir).expect(0).err;
+        assert!(told.contains("entries 10 to 12 were damaged") && told.contains("by an earlier run"), "{told}");
+        assert!(!pipe(dir).expect(0).err.contains("10 to 12"), "{dir}: it was told");
+    }
+
+    // A row that makes no sense.
+    change(|copy| copy[304..312].fill(0xff));
+    let text = place.run(&["verify", "q"]).expect(0).out;
+    assert!(text.contains("GIVEN UP   some entries by an earlier opening"), "{text}");
+    let told = pipe("q").expect(0).err;
+    assert!(told.contains("makes no sense"), "{told}");
 }

@@ -289,3 +289,22 @@ fn commits_that_are_slow_on_average_show_in_health() {
     let is_slow = |c: &Concern| matches!(c, Concern::SlowCommits(mean) if (1400..=1600).contains(&mean.as_millis()));
     assert!(has(health.reasons(), is_slow), "{health:?}");
 }
+
+/// Found by reading: frames were counted as written when they were sealed.
+#[test]
+fn what_is_delivered_from_memory_is_not_counted_as_written() {
+    for durability in [Durability::Spill, Durability::Immediate] {
+        let mut stage = Stage::<Vec<u8>>::open(settings(durability));
+        for n in 0..5_u8 {
+            stage.producer().push(vec![n; 900]).unwrap();
+            stage.settle();
+        }
+        let metrics = stage.queue.metrics();
+        assert_eq!(metrics.delivered, 5);
+        let (written, writes) = (metrics.log_bytes_written, metrics.writes);
+        match durability {
+            Durability::Spill => assert_eq!((written, writes), (0, 0)),
+            _ => assert!(written >= 5 * 900 && writes >= 5, "{metrics:?}"),
+        }
+    }
+}

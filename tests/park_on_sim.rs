@@ -7,7 +7,7 @@ use ringwal::sim::{Closing, Death, Fault, ManualClock, OpKind, SimDisk, SinkTurn
 use ringwal::wal::mutant::Mutants;
 use ringwal::wal::op::{FileId, LogId};
 use ringwal::wal::recovery::OnCorruption;
-use ringwal::{Builder, Concern, Durability, Lsn, ParkFull, ShutdownError};
+use ringwal::{Builder, Concern, Durability, LogError, Lsn, ParkFull, ShutdownError};
 use stage::{MS, Reply, Script, Stage, settings};
 
 /// A later process on the machine: each draws its segments' identities from a seed of its own.
@@ -365,5 +365,50 @@ fn a_discard_that_waits_for_the_parks_cursor_while_the_queue_closes_is_answered_
         machine.crash();
         let mut stage = again(&machine, &clock, 3);
         assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (1, 1));
+    }
+}
+
+/// A bit of the body of this parked entry, each being in a frame of its own, flips.
+fn rot_one(machine: &SimDisk, id: u64) {
+    let slots = machine.files().into_iter().filter(|file| matches!(file, FileId::Slot(LogId::Park, _)));
+    for slot in slots.collect::<Vec<_>>() {
+        let bytes = machine.file(slot).expect("there");
+        let is_it = |at: &usize| bytes[*at..].starts_with(b"RWFR\x01") && bytes[*at + 16..*at + 24] == id.to_le_bytes();
+        if let Some(at) = (8192..bytes.len()).step_by(4096).find(is_it) {
+            machine.rot(slot, at as u64 + 100, 1);
+            return;
+        }
+    }
+    panic!("{id} is not there");
+}
+
+/// Found when rot was drawn in the park's log: a parked entry that rotted while the queue was open ended every listing, so that
+/// nobody could take out what lay behind it, nor make room: with `Quarantine` too, and in every later life.
+#[test]
+fn what_rots_in_the_park_is_given_up_where_that_is_allowed_and_hides_nothing_behind_it() {
+    for policy in [OnCorruption::Quarantine, OnCorruption::Stop] {
+        let mut stage = Stage::<Vec<u8>>::open(settings(Durability::Immediate).on_corruption(policy));
+        refuse(&mut stage, 4);
+        rot_one(&stage.machine, 2);
+        let answer = stage.queue.list_parked(Lsn::ZERO, 100);
+        stage.settle();
+        let listed_ids = answer.try_recv().expect("answered").map(|page| page.iter().map(|e| e.id.number()).collect());
+        let metrics = stage.queue.metrics();
+        assert_eq!(metrics.accounted(), metrics.came_in(), "{metrics:?}");
+        if policy == OnCorruption::Stop {
+            let error: Result<Vec<u64>, _> = listed_ids;
+            assert!(matches!(&error, Err(LogError::Corrupt(what)) if what.contains("entries 2 to 2")), "{error:?}");
+            assert_eq!((metrics.parked, metrics.lost), (4, 0));
+            continue;
+        }
+        assert_eq!(listed_ids.unwrap(), [1, 3, 4]);
+        assert_eq!((metrics.parked, metrics.lost), (3, 1), "it is told");
+        // And for good.
+        stage.pass(100 * MS);
+        let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+        machine.crash();
+        drop(stage);
+        let mut stage = again(&machine, &clock, 2);
+        assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (3, 3), "{:?}", stage.queue.recovery());
     }
 }

@@ -27,6 +27,7 @@ mod deliver_counts;
 #[cfg(all(feature = "testing", not(loom)))]
 pub(crate) mod flag;
 pub(crate) mod flush;
+mod found;
 pub(crate) mod gate;
 mod judging;
 pub(crate) mod lifecycle;

@@ -13,6 +13,7 @@ use crate::config::{Config, Durability, Idle, Park};
 use crate::delivery::park::{PARK_OVERHEAD_MAX, PARK_SCHEMA};
 use crate::engine::clock::Clock;
 use crate::engine::flush::{AtDisk, Flush, Rest, State};
+use crate::engine::found::{self, Found};
 use crate::engine::lifecycle::io_error;
 use crate::engine::parking::Parking;
 use crate::engine::rings::{self, OldRings};
@@ -35,7 +36,7 @@ use crate::wal::frame::FRAME_HEADER_LEN;
 use crate::wal::log::{Commit, Log, LogConfig};
 use crate::wal::meta::Meta;
 use crate::wal::mutant::Mutants;
-use crate::wal::op::{Completion, FileId, LogId, Op, Token};
+use crate::wal::op::{Completion, LogId, Op, Token};
 use crate::wal::reader::Reader;
 use crate::wal::recovery::{Recovered, Repair, Scan, Scanned, StoreConfig};
 
@@ -107,18 +108,11 @@ impl Opening {
         let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
         old_rings.settle(&main, self.committed, self.config.on_corruption)?;
         let (is_new, is_clean) = (main.meta.is_none(), main.report.clean);
-        let torn_tail = main.report.torn.as_ref().map(|torn| {
-            format!(
-                "the log ends at LSN {}: what lies behind it, in {} at offset {}, was torn (or rotted: the two cannot be \
-                 told apart there) and had not been promised to anyone; {} broken frames",
-                torn.end,
-                FileId::Slot(LogId::Main, torn.slot),
-                torn.offset,
-                torn.broken_frames
-            )
-        });
+        let torn = [main.report.torn, park.report.torn];
         let main = self.repair(&mut *disk, main, main_store, &pool)?;
         let park = self.repair(&mut *disk, park, park_store, &pool)?;
+        let [found, found_parked] = [(LogId::Main, &main), (LogId::Park, &park)]
+            .map(|(log, recovered)| Found::new(log, torn[log as usize].as_ref(), recovered));
 
         let cursor = self.cursor(&main);
         let holes = holes(&main, &cursor);
@@ -141,9 +135,6 @@ impl Opening {
         let park_config = self.log_config(LogId::Park, park.meta.segment_len);
         let window_start = first.next();
         let (mut main_end, next_lsn, meta) = (main.end, main.next_lsn, main.meta.clone());
-        // The log counts to one past the last, people to the last.
-        let [lost, lost_parked] =
-            [&main, &park].map(|log| log.lost.iter().map(|(first, next)| (*first, next.prev())).collect());
         let is_news = cursor != main.cursor;
         let reader = self.reader(LogId::Main, &main.meta);
         let park_reader = self.reader(LogId::Park, &park.meta);
@@ -179,9 +170,11 @@ impl Opening {
             parked: counters.recovered_parked.read(),
             end: main_end,
             next: next_lsn.max(log.next_lsn()),
-            torn_tail,
-            lost,
-            lost_parked,
+            earlier: found::earlier(&found, &found_parked),
+            torn_tail: found.torn_tail,
+            torn_tail_parked: found_parked.torn_tail,
+            lost: found.lost,
+            lost_parked: found_parked.lost,
             took: clock.now().since(began),
             disk: report,
             incarnation: Incarnation { store: meta.store.0, epoch: meta.epoch },

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use crate::config::ParkFull;
+use crate::config::{OnCorruption, ParkFull};
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::{ParkRecord, ParkedEntry};
 use crate::engine::clock::Clock;
@@ -28,6 +28,7 @@ use crate::wal::frame::RunEnd;
 use crate::wal::log::{Blocked, Event, Log, Room};
 use crate::wal::op::{Completion, DiskError};
 use crate::wal::reader::{ReadEvent, Reader};
+use crate::wal::recovery::Corruption;
 
 /// The park log and who waits for it.
 pub(crate) struct Parking {
@@ -253,7 +254,7 @@ impl Parking {
     }
 
     /// Hands ops to the disk.
-    pub(crate) fn submit(&mut self, now: Instant, disk: &mut dyn Disk) {
+    pub(crate) fn submit(&mut self, now: Instant, disk: &mut dyn Disk, shared: &Shared) {
         self.log.set_reading(self.reader.reading());
         while let Some((token, op)) = self.log.poll_op(now) {
             disk.submit(token, op);
@@ -272,19 +273,19 @@ impl Parking {
                 disk.submit(token, op);
             }
             self.log.set_reading(self.reader.reading());
-            if !self.take_read_events() {
+            if !self.take_read_events(now, shared) {
                 return;
             }
         }
     }
 
-    pub(crate) fn handle_read(&mut self, completion: Completion) {
+    pub(crate) fn handle_read(&mut self, now: Instant, completion: Completion, shared: &Shared) {
         self.reader.handle_completion(completion);
-        self.take_read_events();
+        self.take_read_events(now, shared);
     }
 
     /// Takes what the reader has read. False: there was nothing.
-    fn take_read_events(&mut self) -> bool {
+    fn take_read_events(&mut self, now: Instant, shared: &Shared) -> bool {
         let mut any = false;
         while !self.listings.is_empty() {
             let Some(event) = self.reader.poll_event() else {
@@ -297,6 +298,7 @@ impl Parking {
                     self.take_records(first, frame.body());
                 }
                 ReadEvent::CaughtUp => self.finish_listing(Ok(())),
+                ReadEvent::Corrupt(corruption) if self.lose(now, &corruption, shared) => self.reader.skip(&corruption),
                 ReadEvent::Corrupt(corruption) => {
                     let what = format!("park/: {corruption}");
                     self.finish_listing(Err(LogError::Corrupt(what.into())));
@@ -310,6 +312,28 @@ impl Parking {
             }
         }
         any
+    }
+
+    /// What cannot be read is given up, as delivery does with the log's own. Else it would end every listing, and nobody
+    /// could ever take out what lies behind it, nor make room for more. False: it is not to be given up, or there is no
+    /// space to remember that.
+    fn lose(&mut self, now: Instant, corruption: &Corruption, shared: &Shared) -> bool {
+        if shared.config.on_corruption != OnCorruption::Quarantine || self.closing || self.log.failure().is_some() {
+            return false;
+        }
+        let (first, next) = (corruption.first, corruption.last.next());
+        let mut gone = self.gone.clone();
+        let lost = next.since(first) - gone.count(first, next);
+        gone.add(first, next);
+        if gone.ranges_above_floor() > CURSOR_RANGES_MAX {
+            return false;
+        }
+        self.gone = gone;
+        shared.counters.unparked.add(lost);
+        shared.counters.lost.add(lost);
+        shared.tell_park_lost(first, corruption.last);
+        self.log.ack(now, self.gone.floor(), self.gone.above(), &[]);
+        true
     }
 
     fn take_records(&mut self, first: Lsn, body: &[u8]) {
@@ -390,4 +414,13 @@ fn write_record(record: &ParkRecord, out: &mut [u8]) {
     out[4..RECORD_HEADER_LEN].fill(0);
     record.encode_into(&mut out[RECORD_HEADER_LEN..RECORD_HEADER_LEN + len]);
     out[RECORD_HEADER_LEN + len..].fill(0);
+}
+
+#[cfg(feature = "testing")]
+impl<T> crate::engine::stepped::SteppedQueue<T> {
+    /// The park's last number that is durable; zero once the queue has ended.
+    #[must_use]
+    pub fn park_durable(&self) -> Lsn {
+        self.core.as_ref().map_or(Lsn::ZERO, |core| core.parking.log.durable())
+    }
 }

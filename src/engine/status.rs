@@ -36,6 +36,8 @@ pub(crate) struct Status {
     rings_left: AtomicBool,
     /// The runtime that the sink worked on was shut down.
     runtime_ended: AtomicBool,
+    /// Whoever opened the queue has it, and with it what the opening found.
+    opened: AtomicBool,
     /// Entries that were given up since the queue was opened: first LSN and one past the last.
     lost: Mutex<Vec<(Lsn, Lsn)>>,
 }
@@ -141,6 +143,17 @@ impl Status {
     pub(crate) fn rings_left(&self) -> bool {
         // ORDERING: see `set_rings_left`.
         self.rings_left.load(Ordering::Relaxed)
+    }
+
+    /// Opening returns.
+    pub(crate) fn set_opened(&self) {
+        // ORDERING: Relaxed: a flag by itself. Who sees it late tells something twice.
+        self.opened.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_opened(&self) -> bool {
+        // ORDERING: see `set_opened`.
+        self.opened.load(Ordering::Relaxed)
     }
 
     #[cfg(feature = "tokio")]

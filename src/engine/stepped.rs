@@ -5,8 +5,7 @@
 //!   turn_sink ─► Delivery::turn ┘ rests is not turned before something has woken it, or its time is over
 //!   poll_close ─► the steps of closing, each when what it waits for has come
 //! ```
-//! Producers, futures and parked entries are those that ship. Nothing here decides: a queue that hangs with
-//! threads hangs here, where it can be seen.
+//! Producers, futures and parked entries are those that ship. A queue that hangs with threads hangs here, to be seen.
 
 use crate::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::fmt;
@@ -95,7 +94,7 @@ pub struct SteppedQueue<T> {
     shared: Arc<Shared>,
     machine: SimDisk,
     clock: ManualClock,
-    core: Option<Flush>,
+    pub(super) core: Option<Flush>,
     rest: Rest,
     rests_since: Instant,
     delivery: Delivery<T>,
@@ -163,6 +162,7 @@ impl<T: Entry> SteppedQueue<T> {
         };
         let (core, start) = opening.run()?;
         let shared = Arc::clone(&start.shared);
+        shared.status.set_opened();
         let woken = Arc::<Flag>::default();
         let _ = shared.delivery_waker.set(Waker::from(Arc::clone(&woken)));
         Ok(Self {

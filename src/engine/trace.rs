@@ -85,6 +85,16 @@ impl Shared {
         if let Some(torn) = &found.torn_tail {
             tell!(INFO, self, "a crash had cut the log", torn_tail = torn.as_str());
         }
+        if let Some(torn) = &found.torn_tail_parked {
+            tell!(INFO, self, "a crash had cut the park", torn_tail = torn.as_str());
+        }
+        let earlier = found.earlier.lost.len() + found.earlier.lost_parked.len();
+        if earlier > 0 {
+            tell!(WARN, self, "of what follows an earlier opening gave up some", runs = earlier as u64);
+        }
+        for note in &found.earlier.notes {
+            tell!(WARN, self, "what was given up is not all known", note = note.as_str());
+        }
         for (first, last) in &found.lost {
             tell!(WARN, self, "damaged entries were given up", first_lsn = first.number(), last_lsn = last.number());
         }
@@ -153,6 +163,11 @@ impl Shared {
 
     pub(crate) fn tell_corrupt(&self, what: &str) {
         tell!(ERROR, self, "delivery has halted", error = what);
+    }
+
+    pub(crate) fn tell_park_lost(&self, first: Lsn, last: Lsn) {
+        let (first, last) = (first.number(), last.number());
+        tell!(WARN, self, "damaged parked entries were given up", first_id = first, last_id = last);
     }
 
     pub(crate) fn tell_room(&self, why: Option<&str>) {

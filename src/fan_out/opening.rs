@@ -74,8 +74,8 @@ impl Builder {
         let dir = self.config.dir.join(FOLDER);
         let unnamed = unnamed(&dir, &sinks)?;
         let notes = |config: &Config| Arc::new(NoteFile(config.dir.join(NOTE))) as Arc<dyn Notes>;
-        let open_branch = |config, sink| Self { config }.open(sink);
-        open_parts(self, sinks, notes, open_branch, |config, copier| Self { config }.open::<T, _>(copier))
+        let open_branch = |config, sink| Self { config }.open_part(sink);
+        open_parts(self, sinks, notes, open_branch, |config, copier| Self { config }.open_part::<T, _>(copier))
             .map(|queue| FanOutQueue { unnamed, ..queue })
     }
 }
@@ -131,9 +131,11 @@ impl Builder {
         let open_branch = |config: Config, sink| {
             // Each is opened as soon as it has its note.
             let disk = disks.borrow_mut().pop().expect("a note comes with a disk");
-            Self { config }.open_on(disk, sink)
+            Self { config }.open_part_on(disk, sink)
         };
-        open_parts(self, sinks, notes, open_branch, |config, copier| Self { config }.open_on::<T, _>(source, copier))
+        open_parts(self, sinks, notes, open_branch, |config, copier| {
+            Self { config }.open_part_on::<T, _>(source, copier)
+        })
     }
 }
 
@@ -178,6 +180,8 @@ fn open_parts<T: Entry>(
         }
     }
     let _ = copying.begun.set(Ok(()));
+    branches.iter().for_each(Queue::is_handed_over);
+    source.is_handed_over();
     Ok(FanOutQueue { source, branches, copying, unnamed: Vec::new() })
 }
 

@@ -8,7 +8,7 @@
 //! |------------------------------------------------|------------------------------------------|
 //! | `cursor_every` after the first unwritten ack   | `Spill`: half of the reserved LSNs are used |
 //! | after 64 acknowledgements                      | at close: where the log ended            |
-//! | at once when a slot waits for it, and at close |                                          |
+//! | at once when a slot waits for it, and at close | who opened knows what was untold, if anything was |
 //!
 //! A reservation is what lets `Spill` show entries to a sink before they are in the log: after a
 //! crash, no LSN up to it is given out a second time.
@@ -23,6 +23,7 @@ use crate::wal::cursor::{CURSOR_ATTEMPTS_MAX, CURSOR_RANGES_MAX, Cursor, cursor_
 use crate::wal::meta::{LogEnd, Meta, meta_copy_len, meta_offset};
 use crate::wal::mutant::Mutant;
 use crate::wal::op::{FileId, Op};
+use crate::wal::untold::Untold;
 
 use crate::wal::writer::NUMBER_MASK;
 
@@ -43,6 +44,8 @@ pub(super) struct Keeper {
     /// LSNs up to this one are reserved, durably.
     reserved: Lsn,
     clean: bool,
+    /// Who opened the log knows what META says to be untold.
+    told: bool,
     /// What the next write will say; `generation` is that of the last write.
     cursor: Cursor,
     cursor_flight: Option<(u32, Lsn)>,
@@ -73,6 +76,7 @@ impl Keeper {
             meta_flight: None,
             reserved: Lsn::ZERO,
             clean: false,
+            told: false,
             cursor_durable: cursor.acked,
             cursor: Cursor { epoch: meta.epoch, ..cursor },
             meta,
@@ -98,6 +102,11 @@ impl Keeper {
 
     pub(super) fn is_clean(&self) -> bool {
         self.clean && self.meta_flight.is_none()
+    }
+
+    /// How many of `from..next` are in finished runs above what is acknowledged.
+    pub(super) fn done_between(&self, from: Lsn, next: Lsn) -> u64 {
+        self.cursor.done.iter().map(|(first, end)| (*end).min(next).since((*first).max(from))).sum()
     }
 
     /// Whether the disk knows all that was acknowledged.
@@ -163,6 +172,19 @@ impl Keeper {
         self.reserved.since(next_lsn) >= RESERVE_AFTER_FAILURE
     }
 
+    /// Who opened the log has been told what there was to tell.
+    pub(super) fn set_told(&mut self) {
+        self.told = true;
+    }
+
+    /// Writes that nothing is untold any more, if something was.
+    pub(super) fn poll_told(&mut self, arena: &mut Arena) -> Option<(u32, Op)> {
+        if !self.told || self.meta.untold.is_empty() || self.meta_flight.is_some() {
+            return None;
+        }
+        self.write_meta(arena, |_| {})
+    }
+
     /// Writes that the log was closed in order and ends here. LSNs up to `reserved` stay reserved.
     pub(super) fn poll_clean(&mut self, end: LogEnd, reserved: Lsn, arena: &mut Arena) -> Option<(u32, Op)> {
         if self.clean || self.meta_flight.is_some() {
@@ -179,6 +201,9 @@ impl Keeper {
     fn write_meta(&mut self, arena: &mut Arena, change: impl FnOnce(&mut Meta)) -> Option<(u32, Op)> {
         let mut block = arena.cut(usize::try_from(meta_copy_len(self.meta.block_len)).ok()?)?;
         change(&mut self.meta);
+        if self.told {
+            self.meta.untold = Untold::default();
+        }
         self.meta.generation += 1;
         self.meta.encode(&mut block);
         let number = self.next_number();

@@ -10,10 +10,13 @@ use crate::lsn::{Lsn, SegmentUid};
 use crate::wal::codec::{array_at, crc, len_u32, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at, whole};
 use crate::wal::coding::features;
 use crate::wal::segment::{FORMAT_MAJOR, FORMAT_MINOR, StoreId, block_len_is_valid};
+use crate::wal::untold::{META_WITH_UNTOLD_LEN, Untold};
 
 /// Bytes of a META copy that carry something; the rest of its block is zero.
 pub const META_LEN: usize = 256;
 const MAGIC: &[u8; 8] = b"RWALMETA";
+/// Of the features that may be ignored: the table of what is untold follows.
+const HAS_UNTOLD: u64 = 1;
 
 /// What a store is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +41,8 @@ pub struct Meta {
     pub clean: Option<LogEnd>,
     /// Where the last recovery found the end.
     pub recovered: Option<LogEnd>,
+    /// What openings settled, and nobody may have been told.
+    pub untold: Untold,
 }
 
 /// An end of the log.
@@ -79,7 +84,7 @@ impl Meta {
     /// Writes the copy that belongs to this generation.
     ///
     /// # Panics
-    /// When `out` is shorter than [`META_LEN`].
+    /// When `out` is shorter than [`META_LEN`], or than a whole copy where something is untold.
     pub fn encode(&self, out: &mut [u8]) {
         out.fill(0);
         out[0..8].copy_from_slice(MAGIC);
@@ -89,7 +94,7 @@ impl Meta {
         put_u64(out, 16, self.generation);
         out[24..40].copy_from_slice(&self.store.0);
         put_u64(out, 40, self.features);
-        // 48, 56: features that a writer must know, and that may be ignored. None in version 1.
+        // 48: features that a writer must know. None in version 1.
         put_u32(out, 64, self.block_len);
         put_u32(out, 68, self.frame_len_max);
         put_u64(out, 72, self.segment_len);
@@ -97,8 +102,15 @@ impl Meta {
         put_u64(out, 88, self.reserved_lsn.number());
         put_end(out, 96, self.clean);
         put_end(out, 120, self.recovered);
-        let sum = crc(&out[..META_LEN - 4]);
-        put_u32(out, META_LEN - 4, sum);
+        let mut len = META_LEN;
+        if !self.untold.is_empty() {
+            len = META_WITH_UNTOLD_LEN;
+            put_u32(out, 12, len_u32(len));
+            put_u64(out, 56, HAS_UNTOLD);
+            self.untold.encode(out);
+        }
+        let sum = crc(&out[..len - 4]);
+        put_u32(out, len - 4, sum);
     }
 
     /// Reads one copy; `None` if it does not check out.
@@ -119,6 +131,7 @@ impl Meta {
             reserved_lsn: Lsn::new(u64_at(bytes, 88)),
             clean: end_at(bytes, 96),
             recovered: end_at(bytes, 120),
+            untold: if u64_at(bytes, 56) & HAS_UNTOLD == 0 { Untold::default() } else { Untold::decode(bytes) },
         };
         let block = u64::from(meta.block_len);
         let holds = meta.generation & 1 == place
@@ -174,6 +187,7 @@ mod tests {
             reserved_lsn: Lsn::new(12),
             clean: Some(LogEnd { lsn: Lsn::new(11), uid: SegmentUid(4) }),
             recovered: None,
+            untold: Untold::default(),
         }
     }
 

@@ -25,4 +25,5 @@ pub mod segment;
 pub mod segments;
 mod slots;
 pub mod stats;
+pub mod untold;
 mod writer;

@@ -69,6 +69,8 @@ pub enum Mutant {
     CutKeepsPromise,
     /// What is in flight counts as written: rings that outlive the process let it go.
     InFlightIsWritten,
+    /// An opening settles what is lost or torn without writing down that it is still to be told.
+    SettledUntold,
 }
 
 impl Mutant {
@@ -106,6 +108,7 @@ impl Mutant {
         Self::NoCleanEnd,
         Self::CutKeepsPromise,
         Self::InFlightIsWritten,
+        Self::SettledUntold,
     ];
 }
 

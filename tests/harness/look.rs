@@ -18,15 +18,23 @@ pub struct Seen {
 }
 
 pub fn slots(machine: &SimDisk) -> Vec<SlotNo> {
+    slots_of(machine, LogId::Main)
+}
+
+pub fn slots_of(machine: &SimDisk, log: LogId) -> Vec<SlotNo> {
     let slot = |file| match file {
-        FileId::Slot(LogId::Main, slot) => Some(slot),
+        FileId::Slot(of, slot) if of == log => Some(slot),
         _ => None,
     };
     machine.files().into_iter().filter_map(slot).collect()
 }
 
 pub fn segment(machine: &SimDisk, slot: SlotNo, block_len: u32) -> Option<SegmentHeader> {
-    let bytes = machine.file(FileId::Slot(LogId::Main, slot))?;
+    segment_of(machine, LogId::Main, slot, block_len)
+}
+
+pub fn segment_of(machine: &SimDisk, log: LogId, slot: SlotNo, block_len: u32) -> Option<SegmentHeader> {
+    let bytes = machine.file(FileId::Slot(log, slot))?;
     match read_slot_header(bytes.get(..(HEADER_BLOCKS * block_len) as usize)?, block_len) {
         SlotHeader::Segment(header) => Some(header),
         _ => None,
@@ -35,13 +43,21 @@ pub fn segment(machine: &SimDisk, slot: SlotNo, block_len: u32) -> Option<Segmen
 
 /// The frames that belong to the segment in this slot, in order of place.
 pub fn frames(machine: &SimDisk, slot: SlotNo, block_len: u32) -> Vec<Seen> {
-    let Some(uid) = segment(machine, slot, block_len).map(|s| s.uid) else { return Vec::new() };
-    all_frames(machine, slot, block_len).into_iter().filter(|f| f.header.seg_uid == uid).collect()
+    frames_of(machine, LogId::Main, slot, block_len)
+}
+
+pub fn frames_of(machine: &SimDisk, log: LogId, slot: SlotNo, block_len: u32) -> Vec<Seen> {
+    let Some(uid) = segment_of(machine, log, slot, block_len).map(|s| s.uid) else { return Vec::new() };
+    all_frames_of(machine, log, slot, block_len).into_iter().filter(|f| f.header.seg_uid == uid).collect()
 }
 
 /// Everything in this slot that has a frame's header, whatever segment it belongs to.
 pub fn all_frames(machine: &SimDisk, slot: SlotNo, block_len: u32) -> Vec<Seen> {
-    let Some(bytes) = machine.file(FileId::Slot(LogId::Main, slot)) else { return Vec::new() };
+    all_frames_of(machine, LogId::Main, slot, block_len)
+}
+
+pub fn all_frames_of(machine: &SimDisk, log: LogId, slot: SlotNo, block_len: u32) -> Vec<Seen> {
+    let Some(bytes) = machine.file(FileId::Slot(log, slot)) else { return Vec::new() };
     let first = (HEADER_BLOCKS * block_len) as usize;
     let mut out = Vec::new();
     for at in (first..bytes.len()).step_by(block_len as usize) {

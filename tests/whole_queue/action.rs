@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use ringwal::sim::{Death, DiskKind, OpKind, Prng, SmallStore};
+use ringwal::wal::op::LogId;
 use ringwal::{Durability, Idle, OnCorruption};
 
-use super::more;
+use super::{more, park};
 
 pub const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
@@ -41,6 +42,8 @@ pub struct Setup {
     /// The sink says that it blocks: what is late is waited for, not dropped.
     pub blocks: bool,
     pub idle: Idle,
+    /// What an opening finds is compared with what one on a copy of the machine finds, which nothing cuts off.
+    pub foretells: bool,
 }
 
 /// Producers: some share rings by their keys, the last ones have rings of their own.
@@ -71,6 +74,17 @@ pub enum Answer {
     /// A number of verdicts that is not the batch's.
     Wrong(u8),
     Panic,
+}
+
+/// How a disk lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lying {
+    /// A write is lost.
+    Lost,
+    /// A write lands elsewhere.
+    Misdirected,
+    /// A read brings what was there before the last write.
+    Stale,
 }
 
 /// What happens.
@@ -106,9 +120,10 @@ pub enum Action {
         len: u16,
         how: How,
     },
-    /// A write will say that it is done: it is lost, or lands elsewhere in the log.
+    /// A write will say that it is done: it is lost, or lands elsewhere in the log. Or a read brings what was there before.
     Lie {
-        lost: bool,
+        log: LogId,
+        how: Lying,
         meta: bool,
         slot: u64,
         place: u64,
@@ -158,6 +173,7 @@ pub enum Action {
     Wall(i64),
     /// A byte in a file of the log changes.
     Rot {
+        log: LogId,
         slot: u64,
         place: u64,
         bit: u8,
@@ -181,6 +197,13 @@ pub struct History {
 
 impl History {
     pub fn of(seed: u64) -> Self {
+        let mut history = Self::before_the_park(seed);
+        park::weave(&mut history);
+        history
+    }
+
+    /// Without what came last: what seeds of that time mean.
+    pub fn before_the_park(seed: u64) -> Self {
         let mut history = Self::plain(seed);
         more::weave(&mut history);
         history
@@ -229,6 +252,7 @@ fn setup(seed: u64, prng: &mut Prng) -> Setup {
         deliver_timeout: None,
         blocks: false,
         idle: Idle::Park,
+        foretells: false,
     }
 }
 
@@ -298,7 +322,7 @@ impl Taste {
     }
 }
 
-fn death(prng: &mut Prng) -> Death {
+pub fn death(prng: &mut Prng) -> Death {
     if prng.chance(2, 3) { Death::PowerCut } else { Death::Kill }
 }
 
@@ -415,6 +439,7 @@ fn act(prng: &mut Prng, taste: &Taste) -> Action {
         19 if taste.space => Action::Space(if prng.chance(1, 2) { None } else { Some(prng.below(3)) }),
         20 if taste.wall => Action::Wall(*prng.pick(&[-100_000_000, -1, 1, 100_000_000])),
         21 if taste.rot && prng.chance(1, 3) => Action::Rot {
+            log: LogId::Main,
             slot: prng.next_u64(),
             place: prng.next_u64(),
             bit: u8::try_from(prng.below(8)).expect("small"),

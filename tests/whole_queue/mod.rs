@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `action` | what can happen; histories from seeds |
-//! | `more` | what came later than the first histories, woven into them |
+//! | `more`, `park` | what came later than the first histories, woven into them |
 //! | `item` | entries and the sink |
 //! | `model` | what must hold |
 //! | `world` | carries a history out |
@@ -23,6 +23,7 @@ pub mod item;
 pub mod look;
 pub mod model;
 pub mod more;
+pub mod park;
 pub mod shrink;
 pub mod world;
 

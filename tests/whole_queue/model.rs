@@ -11,9 +11,9 @@
 //!
 //! I6 (nobody waits for ever), I8 (opening twice finds the same) and I9 (disk use) are watched in `world`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ringwal::{Metrics, Shutdown};
+use ringwal::{Lsn, Metrics, Shutdown};
 
 use super::item::Item;
 
@@ -45,6 +45,20 @@ pub struct Known {
     settled: bool,
     /// It has left the park.
     unparked: bool,
+}
+
+/// The same of the park's log.
+#[derive(Debug, Default)]
+pub struct ParkModel {
+    pub rotted: bool,
+    pub torn: bool,
+    pub lied: bool,
+    pub cursor_lied: bool,
+    pub stale: bool,
+    /// What was durable when the last life ended, or where the last opening found the end.
+    pub floor: u64,
+    told_lost: u64,
+    hidden: u64,
 }
 
 #[derive(Debug, Default)]
@@ -83,13 +97,20 @@ pub struct Model {
     told_lost: u64,
     /// A write of the cursor was: what it said may come again.
     pub cursor_lied: bool,
+    /// A read of the log may have brought what is no more: what it missed was settled as if it were not there, and the
+    /// promises that can be read say otherwise.
+    pub stale: bool,
+    pub park: ParkModel,
     /// What was durable when the last life ended, or where the last opening found the end.
     pub floor: u64,
     /// Batches go out one at a time.
     pub in_order: bool,
     /// A read has been refused. Delivery stands still before it until the next opening; nothing may be missing for that.
     pub unreadable: bool,
-    pub reported: u64,
+    /// What openings said to be lost, of the log and of the park; an opening may say again what one before it said.
+    given_up: [BTreeSet<u64>; 2],
+    /// What delivery said to be lost, over all lives.
+    reported: u64,
     /// Of this life: how many delivery has met.
     lost: u64,
     pub torn: bool,
@@ -320,21 +341,44 @@ impl Model {
     pub fn opened_after_lie(&mut self, end: u64, promise: u64, lost: Option<u64>) -> Check {
         self.told_lost = self.told_lost.max(lost.unwrap_or(0));
         let end = end.max(self.told_lost);
-        if end < promise {
+        if end < promise && !self.stale {
             broken!("I5: an opening ends at {end} without a word, and LSN {promise} was promised where it can be read");
         }
         self.hidden += self.floor.saturating_sub(end);
         Ok(())
     }
 
-    /// An opening that failed on the way may have given up all that was missing below this promise.
-    pub fn given_up_unsaid(&mut self, promise: u64) {
-        self.told_lost = self.told_lost.max(promise);
+    /// The same of the park. Where META was lied about it is not known where the opening found the end.
+    pub fn opened_after_lie_in_the_park(&mut self, end: u64, promise: u64, lost: Option<u64>) -> Check {
+        let park = &mut self.park;
+        park.told_lost = park.told_lost.max(lost.unwrap_or(0));
+        let end = end.max(park.told_lost);
+        if end < promise && !park.stale && !park.cursor_lied {
+            broken!("I5: the park ends at {end} without a word, and id {promise} was promised where it can be read");
+        }
+        park.hidden += park.floor.saturating_sub(end);
+        Ok(())
+    }
+
+    pub const fn has_rotted(&self) -> bool {
+        self.rotted || self.park.rotted
+    }
+
+    /// An opening says that these are lost: first and last.
+    pub fn given_up(&mut self, lost: &[(Lsn, Lsn)], lost_parked: &[(Lsn, Lsn)]) {
+        for (all, runs) in self.given_up.iter_mut().zip([lost, lost_parked]) {
+            runs.iter().for_each(|(first, last)| all.extend(first.number()..=last.number()));
+        }
+    }
+
+    /// How many have been reported as lost.
+    fn reported(&self) -> u64 {
+        self.reported + self.given_up.iter().map(BTreeSet::len).sum::<usize>() as u64
     }
 
     /// No two batches that are out share a lane.
     pub fn out_together(&self, batch: &[(u64, u32)], others: impl Iterator<Item = u32>) -> Check {
-        let lanes: std::collections::BTreeSet<u32> = others.collect();
+        let lanes: BTreeSet<u32> = others.collect();
         match batch.iter().find(|(_, lane)| lanes.contains(lane)) {
             Some((lsn, lane)) => {
                 broken!("I2: LSN {lsn} of lane {lane} goes out while another batch with that lane is out")
@@ -350,13 +394,15 @@ impl Model {
             .filter(|(id, known)| known.told && known.acked == 0 && !known.unparked && !parked.contains(id))
             .map(|(id, _)| id)
             .collect();
-        let excused = self.rotted && (self.torn || lost.len() as u64 <= self.reported + self.hidden);
+        let torn = self.rotted && self.torn || self.park.rotted && self.park.torn;
+        let hidden = self.hidden + self.park.hidden;
+        let excused = self.has_rotted() && (torn || lost.len() as u64 <= self.reported() + hidden);
         if !lost.is_empty() && !excused {
             broken!(
                 "{}: {} entries were told durable and are lost, {} were reported; the first are {:?}",
-                if self.rotted { "I5" } else { "I1" },
+                if self.has_rotted() { "I5" } else { "I1" },
                 lost.len(),
-                self.reported,
+                self.reported(),
                 &lost[..lost.len().min(8)]
             );
         }

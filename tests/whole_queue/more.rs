@@ -12,9 +12,10 @@
 use std::time::Duration;
 
 use ringwal::sim::{Prng, mix};
+use ringwal::wal::op::LogId;
 use ringwal::{Durability, Idle};
 
-use super::action::{Action, History, How, LANES, LOOSE, PINNED, Setup};
+use super::action::{Action, History, How, LANES, LOOSE, Lying, PINNED, Setup};
 
 /// Chance apart from that of the first history.
 const MORE: u64 = 0x6d6f_7265;
@@ -61,7 +62,8 @@ pub fn weave(history: &mut History) {
         }
         if taste.lies && prng.chance(1, 60) {
             history.actions.push(Action::Lie {
-                lost: prng.chance(1, 2),
+                log: LogId::Main,
+                how: if prng.chance(1, 2) { Lying::Lost } else { Lying::Misdirected },
                 meta: taste.meta && prng.chance(1, 3),
                 slot: prng.next_u64(),
                 place: prng.next_u64(),

@@ -4,6 +4,7 @@ use ringwal::wal::coding::features;
 use ringwal::wal::inspect::Survey;
 use ringwal::wal::op::LogId;
 use ringwal::wal::recovery::{SlotReport, SlotState};
+use ringwal::wal::untold::Untold;
 use serde_json::{Value, json};
 
 use crate::args::DirArgs;
@@ -88,6 +89,38 @@ fn segment_keys(survey: &Survey) -> impl Iterator<Item = u32> {
     survey.scanned.live.iter().filter_map(|live| live.key.map(|key| key.id.number()))
 }
 
+/// What openings gave up or found torn, and perhaps told nobody.
+pub(crate) fn untold_json(untold: &Untold) -> Value {
+    let lost = untold.lost.iter().map(|(first, next)| json!([first.number(), next.prev().number()]));
+    json!({
+        "lost": lost.collect::<Vec<_>>(),
+        "joined": untold.is_joined,
+        "unclear": untold.is_unclear,
+        "tears": untold.tears,
+    })
+}
+
+pub(crate) fn untold_text(what: &str, untold: &Untold) -> String {
+    let mut out = String::new();
+    for (first, next) in &untold.lost {
+        out += &format!(
+            "GIVEN UP   {what} {first} to {} by an earlier opening, which may have told nobody\n",
+            next.prev()
+        );
+    }
+    if untold.is_joined {
+        out += "           what lies between some of them is named with them, and not lost\n";
+    }
+    if untold.is_unclear {
+        out += &format!("GIVEN UP   some {what} by an earlier opening; that part of META makes no sense\n");
+    }
+    if let Some(torn) = untold.torn {
+        out +=
+            &format!("torn tail  behind LSN {}, found by an earlier opening, which may have told nobody\n", torn.end);
+    }
+    out
+}
+
 fn as_json(survey: &Survey, parked: u64) -> Value {
     let scanned = &survey.scanned;
     let cursor = &scanned.cursor;
@@ -101,6 +134,7 @@ fn as_json(survey: &Survey, parked: u64) -> Value {
             "generation": meta.generation,
             "features": meta.features,
             "reserved_lsn": meta.reserved_lsn.number(),
+            "untold": (!meta.untold.is_empty()).then(|| untold_json(&meta.untold)),
         })
     });
     let first = scanned.live.first().map_or(scanned.end.next(), |live| live.base);
@@ -165,6 +199,7 @@ fn as_text(dir: &str, survey: &Survey, parked: u64) -> String {
             torn.end, torn.slot.0, torn.offset, torn.broken_frames, torn.stranded_frames
         );
     }
+    out += &scanned.meta.as_ref().map_or_else(String::new, |meta| untold_text("entries", &meta.untold));
     for corruption in &scanned.corruption {
         out += &format!("DAMAGE     {corruption}; see `ringwal verify {dir}`\n");
     }

@@ -3,10 +3,12 @@
 use ringwal::wal::inspect::Verified;
 use ringwal::wal::op::LogId;
 use ringwal::wal::recovery::Corruption;
+use ringwal::wal::untold::Untold;
 use serde_json::{Value, json};
 
 use crate::args::DirArgs;
 use crate::failure::{Failure, Result};
+use crate::inspect;
 use crate::output::{write_all, write_json};
 use crate::store::{Access, Found, Store};
 use crate::units::{bytes_text, grouped};
@@ -16,22 +18,24 @@ const DAMAGED: u8 = 1;
 
 pub(crate) fn run(args: &DirArgs) -> Result<u8> {
     let mut store = Store::open(&args.dir, Access::Beside)?;
-    let Some((main, mut damage)) = check(&mut store, LogId::Main)? else {
+    let Some((main, mut damage, untold)) = check(&mut store, LogId::Main)? else {
         return Err(Failure::usage(format!(
             "{} holds no queue yet; give the directory of a queue",
             args.dir.display()
         )));
     };
     let park = check(&mut store, LogId::Park)?;
-    let park = park.map(|(park, more)| {
+    let (park, untold_parked) = park.map_or((None, Untold::default()), |(park, more, untold)| {
         damage.extend(more);
-        park
+        (Some(park), untold)
     });
     let damaged = !damage.is_empty();
     if args.json {
         let log = |verified: &Verified| json!({ "frames": verified.frames, "entries": verified.records, "bytes": verified.bytes, "locked": verified.locked });
         let damage: Vec<_> = damage.iter().map(|(log, corruption)| with_log(damage_json(corruption), *log)).collect();
-        write_json(&json!({ "ok": !damaged, "log": log(&main), "park": park.as_ref().map(log), "damage": damage }))?;
+        write_json(
+            &json!({ "ok": !damaged, "log": log(&main), "park": park.as_ref().map(log), "damage": damage, "untold": inspect::untold_json(&untold), "untold_parked": inspect::untold_json(&untold_parked) }),
+        )?;
     } else {
         let mut out = format!("{}: {}\n", args.dir.display(), summary("log", &main));
         if let Some(park) = park.filter(|park| park.frames > 0) {
@@ -44,6 +48,8 @@ pub(crate) fn run(args: &DirArgs) -> Result<u8> {
                 corruption.offset, corruption.why
             );
         }
+        out += &inspect::untold_text("entries", &untold);
+        out += &inspect::untold_text("parked entries", &untold_parked);
         out += if damaged { "damaged\n" } else { "ok\n" };
         write_all(out.as_bytes())?;
     }
@@ -62,7 +68,7 @@ pub(crate) fn run(args: &DirArgs) -> Result<u8> {
 type Damage = Vec<(LogId, Corruption)>;
 
 /// `None`: there is no such log.
-fn check(store: &mut Store, log: LogId) -> Result<Option<(Verified, Damage)>> {
+fn check(store: &mut Store, log: LogId) -> Result<Option<(Verified, Damage, Untold)>> {
     let mut damage = Vec::new();
     let (survey, verified) = store.inspect(log, None, &mut |found| {
         if let Found::Damage(corruption) = found {
@@ -73,6 +79,7 @@ fn check(store: &mut Store, log: LogId) -> Result<Option<(Verified, Damage)>> {
     let Some(survey) = survey else {
         return Ok(None);
     };
+    let untold = survey.scanned.meta.map(|meta| meta.untold).unwrap_or_default();
     // What the survey saw at the log's end is not always met again by reading up to it.
     for corruption in survey.scanned.corruption {
         if !damage.iter().any(|(_, seen)| seen.first <= corruption.last && corruption.first <= seen.last) {
@@ -80,7 +87,7 @@ fn check(store: &mut Store, log: LogId) -> Result<Option<(Verified, Damage)>> {
         }
     }
     damage.sort_by_key(|(_, corruption)| corruption.first);
-    Ok(Some((verified, damage)))
+    Ok(Some((verified, damage, untold)))
 }
 
 fn summary(name: &str, verified: &Verified) -> String {

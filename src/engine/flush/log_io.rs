@@ -24,7 +24,7 @@ impl Flush {
         while let Some((token, op)) = self.log.poll_op(now) {
             self.disk.submit(token, op);
         }
-        self.parking.submit(now, &mut self.disk);
+        self.parking.submit(now, &mut self.disk, &self.shared);
         if self.window.is_lagging() && !self.state.read_halted {
             self.submit_reads();
             self.log.set_reading(self.reader.reading());
@@ -58,7 +58,7 @@ impl Flush {
             Owner::Log(LogId::Main) => self.log.handle_completion(now, completion),
             Owner::Log(LogId::Park) => self.parking.log.handle_completion(now, completion),
             Owner::Reader(LogId::Main) => self.reader.handle_completion(completion),
-            Owner::Reader(LogId::Park) => self.parking.handle_read(completion),
+            Owner::Reader(LogId::Park) => self.parking.handle_read(now, completion, &self.shared),
             // Recovery is over.
             Owner::Recovery => {}
         }

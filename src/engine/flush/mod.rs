@@ -146,6 +146,9 @@ impl Flush {
         again |= self.take_acks(now);
         let urgent = self.shared.take_urgent();
         let drained = self.drain(now);
+        if drained || self.state.ending {
+            self.opening_is_told();
+        }
         self.release(now);
         self.answer_fences();
         if urgent || self.has_drained_what_is_wanted() {

@@ -113,6 +113,11 @@ impl Log {
         self.may_release |= self.slots.set_reading(slots);
     }
 
+    /// Who opened the log has been told what the opening found, and what earlier ones had found and perhaps told nobody.
+    pub fn opening_is_told(&mut self) {
+        self.keeper.set_told();
+    }
+
     /// Nothing will be acknowledged any more: what finds no slot in a full log is given up, so that it can close.
     pub fn expect_no_acks(&mut self) {
         self.no_acks = true;
@@ -128,7 +133,12 @@ impl Log {
     #[must_use]
     pub fn unplaced(&self, from: Lsn) -> u64 {
         let from = from.max(self.writer.placed_end().next()).max(self.desk.acked.next());
-        if self.is_closed() && self.failure.is_none() { self.writer.next_lsn().since(from) } else { 0 }
+        if !self.is_closed() || self.failure.is_some() {
+            return 0;
+        }
+        // With several batches out something may be done above what is acknowledged.
+        let next = self.writer.next_lsn();
+        next.since(from) - self.keeper.done_between(from, next)
     }
 
     /// Whether what is not durable may go to the sink. Once the log has failed, its LSNs must first be kept
@@ -193,6 +203,11 @@ impl Log {
             let next_lsn = given_up.unwrap_or(next_lsn);
             let reserved = if next_lsn > lsn.next() { next_lsn.prev() } else { Lsn::ZERO };
             return self.keeper.poll_clean(end, reserved, &mut self.desk.arena);
+        }
+        if self.phase == Phase::Open
+            && let Some(op) = self.keeper.poll_told(&mut self.desk.arena)
+        {
+            return Some(op);
         }
         let blind = self.desk.config.mutants.has(Mutant::NoReserve);
         let reserves = self.phase == Phase::Open && self.desk.config.commit == Commit::Spill && !blind;

@@ -54,6 +54,7 @@ fn recovered(blocks: u64, free: u32) -> Recovered {
             reserved_lsn: Lsn::ZERO,
             clean: None,
             recovered: None,
+            untold: Default::default(),
         },
         cursor: Cursor::default(),
         end: Lsn::ZERO,
@@ -65,6 +66,7 @@ fn recovered(blocks: u64, free: u32) -> Recovered {
         unprepared: Vec::new(),
         lost: Vec::new(),
         absent: Vec::new(),
+        earlier: Default::default(),
     }
 }
 

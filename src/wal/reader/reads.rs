@@ -17,6 +17,8 @@ pub(super) struct Read {
     pub(super) blocks: u32,
     pub(super) bytes: Bytes,
     pub(super) kind: Kind,
+    /// It has failed once, alone or as part of a longer one.
+    is_second: bool,
 }
 
 #[derive(Debug)]
@@ -106,12 +108,14 @@ impl Reads {
         let Read { position, blocks, kind, .. } = self.reads[at];
         let kind = if kind == Kind::Run { Kind::Run } else { Kind::Part };
         if blocks == 1 {
-            self.reads[at].bytes = Bytes::Unreadable;
+            // A medium that gives it the second time has lost nothing.
+            let is_second = std::mem::replace(&mut self.reads[at].is_second, true);
+            self.reads[at].bytes = if is_second { Bytes::Unreadable } else { Bytes::Wanted };
             return;
         }
         let _ = self.reads.remove(at);
         for i in 0..blocks {
-            let read = Read { position: position + i, blocks: 1, bytes: Bytes::Wanted, kind };
+            let read = Read { position: position + i, blocks: 1, bytes: Bytes::Wanted, kind, is_second: true };
             self.reads.insert(at + i as usize, read);
         }
     }
@@ -137,13 +141,13 @@ impl Reads {
     /// Asks for a frame, whole, in place of the read in which it begins.
     pub(super) fn again(&mut self, position: u32, blocks: u32) {
         self.reads.pop_front();
-        self.reads.push_front(Read { position, blocks, bytes: Bytes::Wanted, kind: Kind::Exact });
+        self.reads.push_front(Read { position, blocks, bytes: Bytes::Wanted, kind: Kind::Exact, is_second: false });
     }
 
     /// Queues reads of what is not yet on its way, from `position` up to `limit`; `blocks` says how long a read from
     /// some block on should be.
     pub(super) fn plan(&mut self, position: u32, limit: u32, reads_max: usize, blocks: impl Fn(u32) -> u32) {
-        let run = |position, blocks| Read { position, blocks, bytes: Bytes::Wanted, kind: Kind::Run };
+        let run = |position, blocks| Read { position, blocks, bytes: Bytes::Wanted, kind: Kind::Run, is_second: false };
         if let Some(end) = self.reads.front().map(|read| read.position).filter(|end| *end > position) {
             // A whole read of a frame ended in front of what was read ahead.
             self.reads.push_front(run(position, blocks(position).min(end - position)));

@@ -1,7 +1,7 @@
 //! Reads that are issued a few at a time and taken in the order in which they were asked for.
 //!
-//! A read that fails because the medium cannot give the bytes back is asked again block by block,
-//! so that exactly the unreadable blocks are missing: what they held is judged like any other bad
+//! A read that fails because the medium cannot give the bytes back is asked again block by block, one of a single block once
+//! more, so that exactly the blocks that two reads could not have are missing: what they held is judged like any other bad
 //! content. Every other failure is the caller's.
 
 use std::collections::VecDeque;
@@ -33,6 +33,8 @@ struct Read {
     offset: u64,
     len: usize,
     state: State,
+    /// It has failed once, alone or as part of a longer one.
+    is_second: bool,
 }
 
 /// A queue of reads.
@@ -66,7 +68,7 @@ impl Fetch {
         let (mut at, end) = (offset, offset + len);
         while at < end {
             let len = chunk_len.min(usize::try_from(end - at).unwrap_or(usize::MAX));
-            self.reads.push_back(Read { file, offset: at, len, state: State::Todo });
+            self.reads.push_back(Read { file, offset: at, len, state: State::Todo, is_second: false });
             at += len as u64;
         }
     }
@@ -107,13 +109,15 @@ impl Fetch {
     fn split(&mut self, at: usize) {
         let Read { file, offset, len, .. } = self.reads[at];
         if len <= self.block_len {
-            self.reads[at].state = State::Done(None);
+            let is_second = std::mem::replace(&mut self.reads[at].is_second, true);
+            self.reads[at].state = if is_second { State::Done(None) } else { State::Todo };
             return;
         }
         let _ = self.reads.remove(at);
         for (i, start) in (0..len).step_by(self.block_len).enumerate() {
             let len = self.block_len.min(len - start);
-            self.reads.insert(at + i, Read { file, offset: offset + start as u64, len, state: State::Todo });
+            self.reads
+                .insert(at + i, Read { file, offset: offset + start as u64, len, state: State::Todo, is_second: true });
         }
     }
 

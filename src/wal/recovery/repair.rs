@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  new store:  (Remove what is half made) → Prepare META (zeros) → cursor A, B → META
-//!  corrupt:    META (reserved LSNs) → copy aside → cursor without what was given up
+//!  corrupt:    META (reserved LSNs, what is lost) → copy aside → cursor without what was given up
 //!  always:     void → META (epoch + 1, recovered end)
 //! ```
 //! META comes last: as long as it is not written, the next scan finds the same facts, or the same
@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use super::judge::next_lsn;
 use super::report::{OnCorruption, Recovered, Scanned, SlotState, StoreConfig};
 use crate::lsn::{Lsn, SegmentUid, SlotNo};
+use crate::ranges::Ranges;
 use crate::wal::block::{Block, BlockMut, Pool};
 use crate::wal::cursor::{
     CURSOR_ATTEMPTS_MAX, CURSOR_RANGES_MAX, Cursor, cursor_copy_len, cursor_offset, meta_file_len,
@@ -22,6 +23,7 @@ use crate::wal::meta::{LogEnd, Meta, meta_copy_len, meta_offset};
 use crate::wal::mutant::Mutant;
 use crate::wal::op::{Completion, DiskError, FileId, Op, Owner, Token};
 use crate::wal::segment::{HEADER_BLOCKS, StoreId, write_void_mark};
+use crate::wal::untold::Untold;
 
 /// Makes a scanned store ready to be written.
 #[derive(Debug)]
@@ -154,6 +156,7 @@ fn create(config: &StoreConfig, scanned: Scanned, steps: &mut VecDeque<Step>) ->
         reserved_lsn: Lsn::ZERO,
         clean: None,
         recovered: Some(LogEnd { lsn: Lsn::ZERO, uid: SegmentUid::NONE }),
+        untold: Untold::default(),
     };
     let older = Cursor { generation: 0, epoch: 1, ..Cursor::default() };
     let cursor = Cursor { generation: 1, ..older.clone() };
@@ -174,6 +177,7 @@ fn create(config: &StoreConfig, scanned: Scanned, steps: &mut VecDeque<Step>) ->
         unprepared: scanned.unprepared,
         lost: Vec::new(),
         absent: Vec::new(),
+        earlier: Untold::default(),
     }
 }
 
@@ -185,17 +189,28 @@ fn reopen(
     policy: OnCorruption,
     steps: &mut VecDeque<Step>,
 ) -> Recovered {
-    let mut lost = Vec::new();
-    if !scanned.corruption.is_empty() {
-        // What was lost may have been shown to a sink: its LSNs are never given out again.
-        // Settled before anything goes that tells how far they went.
-        meta.generation += 1;
-        meta.reserved_lsn = scanned.next_lsn.prev().max(scanned.seen);
-        steps.push_back(Step::Meta(meta.clone()));
-        lost = match policy {
-            OnCorruption::CutTail => cut(&mut scanned, config.mutants.has(Mutant::CutKeepsPromise)),
-            OnCorruption::Stop | OnCorruption::Quarantine => give_up(&mut scanned, steps),
+    let (mut lost, mut copies) = (Vec::new(), Vec::new());
+    let reserved_lsn = scanned.next_lsn.prev().max(scanned.seen);
+    let is_corrupt = !scanned.corruption.is_empty();
+    if is_corrupt {
+        (lost, copies) = match policy {
+            OnCorruption::CutTail => (cut(&mut scanned, config.mutants.has(Mutant::CutKeepsPromise)), Vec::new()),
+            OnCorruption::Stop | OnCorruption::Quarantine => give_up(&mut scanned),
         };
+    }
+    let mut earlier = std::mem::take(&mut meta.untold);
+    earlier.forget_what_is_there(&Ranges::new(scanned.cursor.acked, scanned.cursor.done.clone()), scanned.end);
+    if !config.mutants.has(Mutant::SettledUntold) {
+        meta.untold.clone_from(&earlier);
+        meta.untold.add(&lost, scanned.report.torn);
+    }
+    if is_corrupt {
+        // What was lost may have been shown to a sink: its LSNs are never given out again.
+        // Settled before anything goes that tells how far they went, or that they were there.
+        meta.generation += 1;
+        meta.reserved_lsn = reserved_lsn;
+        steps.push_back(Step::Meta(meta.clone()));
+        steps.extend(copies.into_iter().map(Step::Quarantine));
         scanned.cursor.generation += 1;
         scanned.cursor.epoch = meta.epoch;
         steps.push_back(Step::Cursor(scanned.cursor.clone()));
@@ -223,6 +238,7 @@ fn reopen(
         unprepared: scanned.unprepared,
         lost,
         absent,
+        earlier,
     }
 }
 
@@ -267,13 +283,12 @@ fn cut_attempts(attempts: &mut Vec<(Lsn, u32)>, end: Lsn) {
     }
 }
 
-/// Exactly what cannot be read is given up; the cursor remembers it as finished.
-fn give_up(scanned: &mut Scanned, steps: &mut VecDeque<Step>) -> Vec<(Lsn, Lsn)> {
+/// Exactly what cannot be read is given up; the cursor remembers it as finished. With the slots that are copied before.
+fn give_up(scanned: &mut Scanned) -> (Vec<(Lsn, Lsn)>, Vec<SlotNo>) {
     let mut slots: Vec<_> = scanned.corruption.iter().map(|hole| hole.slot).collect();
     slots.sort_unstable();
     slots.dedup();
     slots.retain(|slot| scanned.report.slots.iter().any(|report| report.slot == *slot));
-    steps.extend(slots.into_iter().map(Step::Quarantine));
     let lost: Vec<_> = scanned.corruption.iter().map(|hole| (hole.first, hole.last.next())).collect();
     let cursor = &mut scanned.cursor;
     cursor.done.extend(&lost);
@@ -281,7 +296,7 @@ fn give_up(scanned: &mut Scanned, steps: &mut VecDeque<Step>) -> Vec<(Lsn, Lsn)>
     cursor.done = merged(&mut cursor.acked, std::mem::take(&mut cursor.done));
     cursor.done.truncate(CURSOR_RANGES_MAX);
     // The attempts stay as they are, all of them: a row in a lost run also holds for what follows the run.
-    lost
+    (lost, slots)
 }
 
 /// Runs that touch become one; runs that touch `acked` raise it.

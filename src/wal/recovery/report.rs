@@ -9,6 +9,7 @@ use crate::wal::mutant::Mutants;
 use crate::wal::op::{DiskError, LogId};
 use crate::wal::segment::SegmentHeader;
 use crate::wal::segments::LiveSegment;
+use crate::wal::untold::Untold;
 
 /// How a store is made. What an existing META says wins over all of it but `log` and `mutants`.
 #[derive(Clone, Copy, Debug)]
@@ -283,4 +284,6 @@ pub struct Recovered {
     /// LSNs at which a reader finds nothing without that being an error: `lost`, and the finished
     /// runs of the cursor. For `SegmentTable::new`.
     pub absent: Vec<(Lsn, Lsn)>,
+    /// What openings before this one settled, and nobody may have been told.
+    pub earlier: Untold,
 }

@@ -80,6 +80,7 @@ fn meta(epoch: u64, recovered: u64) -> Meta {
         reserved_lsn,
         clean: None,
         recovered,
+        untold: Default::default(),
     }
 }
 

@@ -286,14 +286,8 @@ impl Writer {
         let first = self.next_lsn;
         let next = first.advance(u64::from(sealed.records));
         self.next_lsn = next;
-        let used = FRAME_HEADER_LEN as u64 + u64::from(sealed.body_len);
         desk.stats.frames += 1;
         desk.stats.records += u64::from(sealed.records);
-        if desk.encoder.is_none() {
-            // Else it is known only when it is written.
-            desk.stats.bytes += used;
-            desk.stats.padding_bytes += sealed.block.len() as u64 - used;
-        }
         let spill = desk.config.commit == Commit::Spill;
         let bytes = if spill { Bytes::Shared(sealed.block.freeze()) } else { Bytes::Own(sealed.block) };
         let Sealed { body_len, records, runs, opened, time, .. } = sealed;

@@ -103,11 +103,10 @@ impl Writer {
                 (block, if len > block_len { 2 } else { 1 })
             }
         };
-        if desk.encoder.is_some() {
-            let used = FRAME_HEADER_LEN as u64 + u64::from(header.body_len);
-            desk.stats.bytes += used;
-            desk.stats.padding_bytes += stored_len as u64 - used;
-        }
+        // Not before: what is delivered from memory is never written.
+        let used = FRAME_HEADER_LEN as u64 + u64::from(header.body_len);
+        desk.stats.bytes += used;
+        desk.stats.padding_bytes += stored_len as u64 - used;
         let place = Some(Place { slot, uid, position });
         self.placed_end = waiting.next.prev();
         self.promised = self.promised.max(promise);

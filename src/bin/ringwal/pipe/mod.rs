@@ -188,6 +188,12 @@ fn announce(queue: &Queue<Line>, input: &Input, start: &Start, args: &PipeArgs) 
     for (first, last) in &recovery.lost {
         eprintln!("ringwal: entries {first} to {last} were damaged and have been given up, as --on-corruption says");
     }
+    for (first, last) in &recovery.earlier.lost {
+        eprintln!("ringwal: {first} to {last} already by an earlier run that was cut off before it could say so");
+    }
+    for note in &recovery.earlier.notes {
+        eprintln!("ringwal: {note}");
+    }
 }
 
 /// Until it is dropped.

@@ -184,7 +184,8 @@ fn write_queue(args: &SalvageArgs, source: &Source, logs: &mut [Damaged; 2]) -> 
             let schema = judged.schema.or(schema).ok_or_else(|| Failure::new("a schema is missing; this is a bug"))?;
             writer.frame(&judged.piece.header, body, schema)
         })?;
-        writer.finish(damaged.findings.cursor.as_ref(), damaged.findings.seen)?;
+        let untold = damaged.findings.meta.as_ref().map(|meta| meta.untold.clone()).unwrap_or_default();
+        writer.finish(damaged.findings.cursor.as_ref(), damaged.findings.seen, &untold)?;
     }
     copy_sidecar(&source.dir, &args.to)?;
     target.finish()

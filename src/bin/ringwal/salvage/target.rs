@@ -18,6 +18,7 @@ use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use ringwal::wal::meta::{LogEnd, Meta, meta_copy_len, meta_offset};
 use ringwal::wal::op::{FileId, LogId, Op, Owner, Token};
 use ringwal::wal::segment::{HEADER_BLOCKS, SegmentHeader, StoreId, write_free_mark};
+use ringwal::wal::untold::Untold;
 use ringwal::{Lsn, Schema, SegmentUid, SlotNo};
 
 use crate::failure::{Failure, Result};
@@ -264,8 +265,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Writes META, and with it the cursor, on which the store begins to count. LSNs up to `seen` stay
-    /// reserved.
-    pub(super) fn finish(mut self, known: Option<&Cursor>, seen: Lsn) -> Result<()> {
+    /// reserved, and what was `untold` is told by who opens it.
+    pub(super) fn finish(mut self, known: Option<&Cursor>, seen: Lsn, untold: &Untold) -> Result<()> {
         self.flush()?;
         let end = self.next.prev().max(self.acked);
         let (file, block_len) = (FileId::Meta(self.log), self.target.block_len);
@@ -291,6 +292,7 @@ impl<'a> Writer<'a> {
                 reserved_lsn: if seen > end { seen } else { Lsn::ZERO },
                 clean: Some(LogEnd { lsn: end, uid }),
                 recovered: Some(LogEnd { lsn: Lsn::ZERO, uid: SegmentUid::NONE }),
+                untold: untold.clone(),
             };
             self.target.write(file, meta_offset(generation, block_len), meta_copy_len(block_len), |bytes| {
                 meta.encode(bytes)
