@@ -282,7 +282,7 @@ impl Opening {
             schema: if is_main { self.schema } else { PARK_SCHEMA },
             commit: if is_main { commit } else { Commit::Immediate },
             slots_max: slots_max.max(2),
-            spare_max: if is_main { 2 } else { 1 },
+            spares_min: if is_main { 2 } else { 1 },
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),

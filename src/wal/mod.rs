@@ -24,5 +24,6 @@ pub mod salvage;
 pub mod segment;
 pub mod segments;
 mod slots;
+mod spares;
 pub mod stats;
 mod writer;

@@ -86,6 +86,9 @@ impl Flush {
                 }
                 Event::CursorDurable(lsn) => self.shared.counters.cursor_lsn.set(lsn.number()),
                 Event::Room(room) => {
+                    if room == Room::NoSpace {
+                        self.parking.log.disk_is_short();
+                    }
                     let why = self.room_text(room);
                     self.shared.tell_room(why.as_deref());
                     self.shared.status.set_log_room(why);
@@ -106,6 +109,9 @@ impl Flush {
         }
         while let Some(event) = self.parking.log.poll_event() {
             any = true;
+            if matches!(event, Event::Room(Room::NoSpace)) {
+                self.log.disk_is_short();
+            }
             self.parking.handle_event(event, &self.shared);
         }
         if self.state.reading {
