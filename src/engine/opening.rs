@@ -203,7 +203,7 @@ impl Opening {
             disk: AtDisk::new(disk, clock.clone()),
             drainer,
             ring_home,
-            share: Share::new(pool.clone()),
+            share: self.share(&pool),
             pool: pool.clone(),
             clock: clock.clone(),
             schema: self.schema,
@@ -264,6 +264,14 @@ impl Opening {
         match self.config.durability {
             Durability::Memory => Coding::default(),
             _ => Coding { salt: self.salt, ..self.config.coding.clone() },
+        }
+    }
+
+    fn share(&self, pool: &Pool) -> Share {
+        let share = Share::new(pool.clone());
+        match self.config.durability {
+            Durability::Immediate | Durability::Periodic(_) => share.keeping(),
+            Durability::Spill | Durability::Memory => share,
         }
     }
 
