@@ -37,6 +37,19 @@ impl Store {
     }
 }
 
+/// `threads`, where a tool that the tests run under cannot bear io_uring; otherwise a session takes any.
+const IO: &str = "RINGWAL_STRESS_IO";
+
+fn io(chance: &mut Prng) -> Io {
+    match std::env::var(IO) {
+        Ok(only) => {
+            assert_eq!(only, "threads", "what {IO} may be");
+            Io::Threads
+        }
+        Err(_) => [Io::Uring, Io::Threads, Io::Auto][chance.index(3)],
+    }
+}
+
 /// Settings of a session, other ones each time.
 pub fn settings(dir: &Path, store: Store, durability: Durability, chance: &mut Prng) -> Builder {
     let when_full =
@@ -50,7 +63,7 @@ pub fn settings(dir: &Path, store: Store, durability: Durability, chance: &mut P
     };
     Queue::builder(dir)
         .durability(durability)
-        .io([Io::Uring, Io::Threads, Io::Auto][chance.index(3)])
+        .io(io(chance))
         .idle([Idle::Park, Idle::Park, Idle::Backoff][chance.index(3)])
         .when_full(when_full[chance.index(4)])
         .retry(retry)
