@@ -208,7 +208,8 @@ impl Log {
         let pool = self.desk.arena.pool();
         let memory_left = self.desk.config.commit == Commit::Spill && pool.free() * 2 > pool.chunks();
         match () {
-            () if self.waits_for_cursor() => Want::Nothing,
+            // Not with `Spill`: there memory is short by the time that anything is written.
+            () if self.desk.config.commit != Commit::Spill && self.waits_for_cursor() => Want::Nothing,
             () if self.writer.is_starved() => Want::Urgent,
             () if self.phase != Phase::Open || memory_left => Want::Nothing,
             // Nobody's commits are disturbed yet, and the first entry is about to wait.
