@@ -104,7 +104,7 @@ impl Wal {
             schema: Schema::new("bench", 1),
             commit: Commit::Immediate,
             slots_max: 32,
-            spare_max: 2,
+            spares_min: 2,
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),

@@ -196,7 +196,7 @@ impl Opening {
             disk: AtDisk::new(disk, clock.clone()),
             drainer,
             ring_home,
-            share: Share::new(pool.clone()),
+            share: self.share(&pool),
             pool: pool.clone(),
             clock: clock.clone(),
             schema: self.schema,
@@ -260,6 +260,14 @@ impl Opening {
         }
     }
 
+    fn share(&self, pool: &Pool) -> Share {
+        let share = Share::new(pool.clone());
+        match self.config.durability {
+            Durability::Immediate | Durability::Periodic(_) => share.keeping(),
+            Durability::Spill | Durability::Memory => share,
+        }
+    }
+
     fn log_config(&self, log: LogId, segment_len: u64) -> LogConfig {
         let config = &self.config;
         let bytes_max = if log == LogId::Main { config.log_bytes_max } else { config.park_bytes_max };
@@ -275,7 +283,7 @@ impl Opening {
             schema: if is_main { self.schema } else { PARK_SCHEMA },
             commit: if is_main { commit } else { Commit::Immediate },
             slots_max: slots_max.max(2),
-            spare_max: if is_main { 2 } else { 1 },
+            spares_min: if is_main { 2 } else { 1 },
             inflight_max: 4,
             hedge_len: 64 << 10,
             cursor_every: Duration::from_millis(50),

@@ -12,42 +12,67 @@
 //! |--------------------------------------------------------------|---------------------------------------------|
 //! | frames are handed over while less than `pinned_max` is pinned | a sink that stands still stops no push      |
 //! | new frames leave delivery what it has not got of its share | what was let go can always be read back     |
-//! | a short window reads one frame at a time                     | reads stay within three chunks              |
+//! | of what is on disk and next for delivery `kept` is not let go | a disk faster than the pushes is not read   |
+//! | a short window is read no further than that, or by one frame | reads stay within delivery's share          |
 //! | what is short is let go before nothing more is taken         | the log goes on at the speed of the disk    |
+//!
+//! While producers are faster than the disk memory is always short: without `kept` each frame would be let go as it became
+//! durable and read back at once, however closely delivery follows. Decision: `docs/adr/0023-what-a-busy-log-keeps.md`.
 
 use crate::pressure::percent;
 use crate::wal::block::Pool;
 
 /// Two reads ahead, and the frames of one that has been passed.
 const READS: usize = 3;
+/// One of so many chunks is for what is on disk and about to be delivered.
+const KEPT_PART: usize = 4;
 /// Most chunks that small blocks of the logs take, in a pool for plain frames.
 const SMALL: usize = 4;
 
 /// The shares of a pool.
 #[derive(Clone, Debug)]
-pub(crate) struct Share(Pool);
+pub(crate) struct Share {
+    pool: Pool,
+    kept: usize,
+}
 
 impl Share {
+    /// Of a pool for what is written only when memory is short: nothing of it is kept then.
     pub(crate) const fn new(pool: Pool) -> Self {
-        Self(pool)
+        Self { pool, kept: 0 }
+    }
+
+    /// The same, and what is written at once and about to be delivered is kept.
+    pub(crate) fn keeping(self) -> Self {
+        Self { kept: self.pool.chunks() / KEPT_PART, ..self }
     }
 
     /// Chunks that delivery may have pinned.
     fn pinned_max(&self) -> usize {
-        (self.0.chunks() / 8).max(2)
+        (self.pool.chunks() / 8).max(2)
+    }
+
+    /// Chunks of what waits for delivery that are never let go, however short memory is.
+    pub(crate) const fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// Chunks of delivery's share beside what is pinned.
+    fn reads_max(&self) -> usize {
+        self.kept.max(READS)
     }
 
     /// Whether delivery may be given more.
     pub(crate) fn may_hand_over(&self) -> bool {
-        self.0.pinned() < self.pinned_max()
+        self.pool.pinned() < self.pinned_max()
     }
 
     /// Chunks that new frames may take. Delivery's share is left free, less what it has of it: what is pinned,
     /// and `reads` chunks that hold what was read back. (One that is both counts twice. That costs delivery a
     /// read ahead, but never the read it waits for: the chunk is free when both are over.)
     fn left_to_fill(&self, reads: usize) -> usize {
-        let has = self.0.pinned().min(self.pinned_max()) + reads.min(READS);
-        (self.0.free() + has).saturating_sub(self.pinned_max() + READS)
+        let has = self.pool.pinned().min(self.pinned_max()) + reads.min(self.reads_max());
+        (self.pool.free() + has).saturating_sub(self.pinned_max() + self.reads_max())
     }
 
     /// Whether a new frame may take a chunk.
@@ -62,16 +87,16 @@ impl Share {
 
     /// Whether more may be read back than the frame that comes next: only what need not be let go at once.
     pub(crate) fn may_read_ahead(&self, reads: usize) -> bool {
-        self.left_to_fill(reads) > self.margin() + READS
+        self.left_to_fill(reads) > self.margin() + self.reads_max()
     }
 
     /// How much of the chunks for new frames is taken, in percent, beside `can_go` of them that can be let go. Small
     /// blocks of the logs are no frames: what they may take is left out of both.
     pub(crate) fn taken_percent(&self, reads: usize, can_go: usize) -> u64 {
-        let room = self.0.chunks().saturating_sub(self.pinned_max() + READS);
+        let room = self.pool.chunks().saturating_sub(self.pinned_max() + self.reads_max());
         let taken = room.saturating_sub(self.left_to_fill(reads));
         // Of what was read back some counts as delivery's already.
-        let frames = taken.saturating_sub(can_go.saturating_sub(reads.min(READS)) + SMALL);
+        let frames = taken.saturating_sub(can_go.saturating_sub(reads.min(self.reads_max())) + SMALL);
         percent(frames as u64, room.saturating_sub(SMALL) as u64).min(100)
     }
 
@@ -83,7 +108,7 @@ impl Share {
     }
 
     fn margin(&self) -> usize {
-        (self.0.chunks() / 8).max(1)
+        (self.pool.chunks() / 8).max(1)
     }
 }
 
@@ -120,6 +145,29 @@ mod tests {
         // What it pins beyond its share is not counted in its favour.
         handed.push(filled.pop().unwrap().freeze().pin());
         assert!(!share.may_fill(0));
+    }
+
+    #[test]
+    fn what_is_next_for_delivery_has_a_share_of_its_own_where_frames_are_written_at_once() {
+        let pool = Pool::new(64, 4096).unwrap();
+        let share = Share::new(pool.clone()).keeping();
+        assert_eq!((share.kept(), Share::new(pool.clone()).kept()), (16, 0));
+        let mut filled = Vec::new();
+        while share.may_fill(0) {
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!(pool.free(), 8 + 16);
+        // Written, and now the next for delivery: others may take their place, as long as that is not more than its share.
+        assert!(share.may_fill(1));
+        while share.may_fill(16) {
+            filled.push(pool.take().unwrap());
+        }
+        assert_eq!(pool.free(), 8);
+        assert!(!share.may_fill(40));
+        assert!(
+            Share::new(Pool::new(12, 4096).unwrap()).keeping().reads_max() == READS,
+            "the smallest pool is as it was"
+        );
     }
 
     #[test]

@@ -64,6 +64,11 @@ impl Window {
         if on_disk { self.borders } else { 0 }
     }
 
+    /// Chunks that its frames lie in.
+    pub(crate) fn chunks(&self) -> usize {
+        self.borders + usize::from(!self.frames.is_empty())
+    }
+
     /// Whether a chunk ends between the frame at `at` and the one behind it.
     fn has_border(&self, at: usize) -> bool {
         let (frame, next) = (self.frames.get(at), self.frames.get(at + 1));
@@ -206,11 +211,11 @@ mod tests {
         let pool = Pool::new(4, 4096).unwrap();
         let mut window = Window::new(Lsn::new(1), Lsn::ZERO);
         let all = Lsn::new(8);
-        assert_eq!(window.chunks_on_disk(all), 0);
+        assert_eq!((window.chunks_on_disk(all), window.chunks()), (0, 0));
         for frame in pairs(&pool, 4) {
             assert!(window.offer(frame, false).is_none());
         }
-        assert_eq!((window.chunks_on_disk(all), window.chunks_on_disk(Lsn::new(7))), (3, 0));
+        assert_eq!((window.chunks_on_disk(all), window.chunks_on_disk(Lsn::new(7)), window.chunks()), (3, 0, 4));
         let first = window.pop().unwrap();
         assert_eq!(window.chunks_on_disk(all), 3);
         let second = window.pop().unwrap();

@@ -21,8 +21,8 @@ pub struct LogConfig {
     pub commit: Commit,
     /// Most slot files, free ones included. At least 2.
     pub slots_max: u32,
-    /// Most free slots that are kept; the rest is removed. At least 1.
-    pub spare_max: u32,
+    /// Free slots that are kept in any case, at least 1. A busy log keeps more: what it would want back at once.
+    pub spares_min: u32,
     /// Most commits in flight at once.
     pub inflight_max: u32,
     /// Pending bytes from which a further commit starts beside the one in flight.

@@ -24,6 +24,7 @@ pub mod salvage;
 pub mod segment;
 pub mod segments;
 mod slots;
+mod spares;
 pub mod stats;
 pub mod untold;
 mod writer;

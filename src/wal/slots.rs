@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            Prepare            take_free           sealed, and a durable
-//!   absent ─────────► preparing ───► free ───► live ─── cursor at its end ──► free (≤ spare_max)
+//!   absent ─────────► preparing ───► free ───► live ─── cursor at its end ──► free (≤ `Spares::kept`)
 //!      ▲                  │ failed: retried       ▲                       └─► retiring ──┐
 //!      │                  ▼ after 1 s             │                            Remove    │
 //!      │              unprepared ─────────────────┘ (Prepare first)                      │
@@ -21,6 +21,7 @@ use crate::wal::op::{FileId, LogId, Op};
 use crate::wal::recovery::Recovered;
 use crate::wal::segment::{HEADER_BLOCKS, write_free_mark};
 use crate::wal::segments::SegmentTable;
+use crate::wal::spares::Spares;
 use crate::wal::writer::NUMBER_MASK;
 
 /// How long a failed preparation waits.
@@ -38,6 +39,16 @@ enum Slot {
         last: Option<Lsn>,
     },
     Retiring,
+}
+
+impl Slot {
+    const fn is_live(&self) -> bool {
+        matches!(self, Self::Live { .. })
+    }
+}
+
+fn count(slots: &[Slot], which: impl Fn(&Slot) -> bool) -> usize {
+    slots.iter().filter(|s| which(s)).count()
 }
 
 /// How much a free slot is wanted.
@@ -64,7 +75,7 @@ pub(super) struct Slots {
     block_len: u32,
     segment_len: u64,
     slots_max: usize,
-    spare_max: usize,
+    spares: Spares,
     slots: Vec<Slot>,
     preparing: Vec<Preparing>,
     removing: Option<(u32, SlotNo)>,
@@ -75,13 +86,13 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn new(log: LogId, slots_max: u32, spare_max: u32, recovered: &Recovered) -> Self {
+    pub(super) fn new(log: LogId, slots_max: u32, spares_min: u32, recovered: &Recovered) -> Self {
         let mut slots = Self {
             log,
             block_len: recovered.meta.block_len,
             segment_len: recovered.meta.segment_len,
             slots_max: slots_max.max(2) as usize,
-            spare_max: spare_max.max(1) as usize,
+            spares: Spares::new(spares_min.max(1) as usize),
             slots: Vec::new(),
             preparing: Vec::with_capacity(2),
             removing: None,
@@ -110,7 +121,7 @@ impl Slots {
     }
 
     fn count(&self, which: impl Fn(&Slot) -> bool) -> usize {
-        self.slots.iter().filter(|s| which(s)).count()
+        count(&self.slots, which)
     }
 
     fn position(&self, which: impl Fn(&Slot) -> bool) -> Option<SlotNo> {
@@ -118,7 +129,7 @@ impl Slots {
     }
 
     pub(super) fn live(&self) -> usize {
-        self.count(|s| matches!(s, Slot::Live { .. }))
+        self.count(Slot::is_live)
     }
 
     pub(super) fn free(&self) -> usize {
@@ -134,6 +145,7 @@ impl Slots {
     pub(super) fn take_free(&mut self, uid: SegmentUid) -> Option<SlotNo> {
         let slot = self.position(|s| *s == Slot::Free)?;
         self.set(slot, Slot::Live { uid, last: None });
+        self.spares.take(self.live());
         Some(slot)
     }
 
@@ -179,6 +191,15 @@ impl Slots {
         self.slots.iter().any(|s| matches!(s, Slot::Live { last: Some(last), .. } if *last <= acked))
     }
 
+    /// Whether a slot, neither read nor `busy`, becomes free as soon as the cursor on disk stands at `acked`.
+    pub(super) fn is_coming(&self, acked: Lsn, busy: impl Fn(SlotNo) -> bool) -> bool {
+        let is_still = |slot: SlotNo| !busy(slot) && !self.reading.contains(&slot);
+        let mut slots = (0..).map(SlotNo).zip(&self.slots);
+        slots.any(|(slot, state)| {
+            matches!(state, Slot::Live { last: Some(last), .. } if *last <= acked) && is_still(slot)
+        })
+    }
+
     /// A slot to prepare: one that is there, or one more if that is allowed.
     fn next_to_prepare(&self) -> Option<SlotNo> {
         if let Some(slot) = self.position(|s| *s == Slot::Unprepared) {
@@ -188,12 +209,6 @@ impl Slots {
         let absent =
             || self.position(|s| *s == Slot::Absent).or_else(|| u32::try_from(self.slots.len()).ok().map(SlotNo));
         may_grow.then(absent).flatten()
-    }
-
-    /// Whether no slot will come but by release.
-    pub(super) fn is_stuck(&self) -> bool {
-        let waits = self.has_free() || !self.preparing.is_empty() && self.retry_at.is_none();
-        !waits && (self.retry_at.is_some() || self.next_to_prepare().is_none())
     }
 
     /// Whether what waits for a slot will get one.
@@ -219,6 +234,8 @@ impl Slots {
 
     /// The next preparation or removal.
     pub(super) fn poll_op(&mut self, now: Instant, want: Want, arena: &mut Arena) -> Option<(u32, Op)> {
+        let slots = &self.slots;
+        self.spares.advance(now, || count(slots, Slot::is_live));
         let may_try = self.retry_at.is_none_or(|at| now >= at);
         let wanted = self.may_prepare(want) && !self.has_free();
         if wanted
@@ -233,7 +250,7 @@ impl Slots {
             self.preparing.push(Preparing { number, slot, urgent });
             return Some((number, Op::Prepare { file, len, mark: mark.freeze(), urgent }));
         }
-        if self.removing.is_none() && self.free() > self.spare_max {
+        if self.has_surplus() && self.removing.is_none() {
             let at = self.slots.iter().rposition(|s| *s == Slot::Free)?;
             let slot = SlotNo(u32::try_from(at).ok()?);
             self.set(slot, Slot::Retiring);
@@ -242,6 +259,27 @@ impl Slots {
             return Some((number, Op::Remove { file: FileId::Slot(self.log, slot) }));
         }
         None
+    }
+
+    /// Whether there are more free slots than are kept.
+    pub(super) fn has_surplus(&self) -> bool {
+        let free = self.free();
+        free > self.spares.fewest() && free > self.spares.kept(self.live())
+    }
+
+    /// Nothing more will be put into slots: what is free beyond the fewest goes.
+    pub(super) fn close(&mut self) {
+        self.spares.close();
+    }
+
+    /// Whether nothing is removed, nor is to be.
+    pub(super) fn has_given_back(&self) -> bool {
+        self.removing.is_none() && !self.has_surplus()
+    }
+
+    /// Another log has found no space on the disk: what is free beyond the fewest is given back at once.
+    pub(super) fn disk_is_short(&mut self) {
+        self.spares.refused();
     }
 
     fn next_number(&mut self) -> u32 {
@@ -265,11 +303,19 @@ impl Slots {
         let slot = self.preparing.swap_remove(at).slot;
         self.set(slot, if done { Slot::Free } else { Slot::Unprepared });
         self.retry_at = (!done).then(|| now + RETRY_AFTER);
+        if done {
+            self.spares.given()
+        } else {
+            self.spares.refused()
+        }
         !done
     }
 
-    /// When a failed preparation is tried again.
+    /// When a failed preparation is tried again, or fewer free slots may be kept.
     pub(super) fn poll_timeout(&self, want: Want) -> Option<Instant> {
-        self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want))
+        let again = self.retry_at.filter(|_| !self.has_free() && self.may_prepare(want));
+        let falls = self.spares.falls_at();
+        let falls = (self.removing.is_none() && self.free() > self.spares.fewest()).then_some(falls);
+        again.into_iter().chain(falls).min()
     }
 }

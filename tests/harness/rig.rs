@@ -379,7 +379,7 @@ impl Rig {
             schema: Schema::new("sim", 1),
             commit: self.plan.commit,
             slots_max: self.plan.slots_max,
-            spare_max: 2,
+            spares_min: 2,
             inflight_max: self.plan.inflight_max,
             hedge_len: self.plan.hedge_len,
             cursor_every: Duration::from_millis(5),

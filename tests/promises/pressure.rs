@@ -29,7 +29,8 @@ fn half(durability: Durability) -> Builder {
     match durability {
         // Most of its memory is written at once.
         Durability::Spill => builder.log_bytes_max(32 << 20),
-        _ => builder,
+        // What waits for the end of its period is less than half of it.
+        _ => builder.memory_max(16 << 20),
     }
 }
 

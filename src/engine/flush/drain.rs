@@ -195,8 +195,8 @@ impl Flush {
         matches!(self.shared.config.durability, Durability::Spill | Durability::Memory)
     }
 
-    /// Chunks that hold what was read back, or will: the reader's, and what is next in the window.
+    /// Chunks that hold what was read back, or will: the reader's, and what is next in the window and is not let go.
     pub(super) fn reads(&self) -> usize {
-        self.reader.held() + usize::from(!self.window.is_empty())
+        self.reader.held() + self.window.chunks().min(self.share.kept().max(1))
     }
 }

@@ -40,10 +40,13 @@ impl Flush {
         }
         loop {
             let ahead = self.window.len() < READ_AHEAD_FRAMES && self.share.may_read_ahead(self.reads());
-            if !ahead && !self.window.is_empty() {
+            let has_room = ahead || self.reads() < self.share.kept();
+            if !has_room && !self.window.is_empty() {
                 return;
             }
-            self.reader.set_reads_max(if ahead { READS_AHEAD } else { 0 });
+            // One chunk is left for decoding.
+            let own = self.share.kept().saturating_sub(1 + self.window.chunks());
+            self.reader.set_reads_max(if ahead { READS_AHEAD } else { own.min(READS_AHEAD) });
             let durable = self.log.durable();
             let Some((token, op)) = self.reader.poll_op(self.log.segments(), durable, &self.pool) else {
                 return;
@@ -86,6 +89,9 @@ impl Flush {
                 }
                 Event::CursorDurable(lsn) => self.shared.counters.cursor_lsn.set(lsn.number()),
                 Event::Room(room) => {
+                    if room == Room::NoSpace {
+                        self.parking.log.disk_is_short();
+                    }
                     let why = self.room_text(room);
                     self.shared.tell_room(why.as_deref());
                     self.shared.status.set_log_room(why);
@@ -106,6 +112,9 @@ impl Flush {
         }
         while let Some(event) = self.parking.log.poll_event() {
             any = true;
+            if matches!(event, Event::Room(Room::NoSpace)) {
+                self.log.disk_is_short();
+            }
             self.parking.handle_event(event, &self.shared);
         }
         if self.state.reading {
@@ -133,7 +142,8 @@ impl Flush {
             self.window.keep(frame);
             return;
         }
-        let short = is_durable && self.log.failure().is_none() && self.share.is_short(self.reads());
+        let may_go = is_durable && self.log.failure().is_none() && self.window.chunks() >= self.share.kept();
+        let short = may_go && self.share.is_short(self.reads());
         if let Some(gone) = self.window.offer(frame, short) {
             self.note_gone(gone);
         }

@@ -267,6 +267,7 @@ impl Flush {
         // Memory that is short is taken from the end of the window: that is read back last.
         while self.share.is_short(self.reads())
             && self.window.len() > 1
+            && self.window.chunks() > self.share.kept()
             && let Some(gone) = self.window.let_go(self.log.durable())
         {
             self.state.reading = false;

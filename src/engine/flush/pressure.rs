@@ -79,7 +79,10 @@ impl Flush {
         match self.shared.config.durability {
             Durability::Memory => self.share.taken_percent(reads, 0),
             Durability::Spill => self.share.margin_percent(reads, on_disk()),
-            Durability::Immediate | Durability::Periodic(_) => self.share.taken_percent(reads, on_disk()),
+            // What is being read back is no pressure: that stays within delivery's share, or takes what nobody needs.
+            Durability::Immediate | Durability::Periodic(_) => {
+                self.share.taken_percent(reads, on_disk() + self.reader.held())
+            }
         }
     }
 

@@ -275,3 +275,42 @@ fn what_was_let_go_is_read_back_once() {
     let end = stage.queue.metrics();
     assert_eq!(end.frames_read_back, end.frames_let_go);
 }
+
+/// Producers that are faster than the disk: memory is full of what is to be written. Every frame was let go as it became
+/// durable, and read back at once.
+#[test]
+fn what_delivery_is_about_to_take_is_kept_however_short_memory_is() {
+    for durability in [Durability::Immediate, Durability::Periodic(Duration::from_millis(5))] {
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        let mut stage = Stage::open_on(machine, clock, durability, 1, 64 << 10);
+        stage.settle();
+        let shared = Arc::clone(&stage.shared);
+        let mut pushed = 0_u64;
+        // Nothing that is written ends.
+        while stage.queue.metrics().blocked_on_memory == 0 {
+            while let Ok(claim) = shared.rings.claim(0, 1000) {
+                claim.publish();
+                pushed += 1;
+            }
+            while stage.queue.turn_core() {}
+            assert!(pushed < 9_000, "{durability:?}: {:#?}", stage.queue.metrics());
+        }
+        for _ in 0..100_000 {
+            let moved = stage.machine.step();
+            while stage.queue.turn_core() {}
+            let sink = stage.queue.turn_sink();
+            if stage.queue.metrics().delivered == pushed {
+                break;
+            }
+            if !moved
+                && matches!(sink, crate::sim::SinkTurn::Rests)
+                && let Some(due) = stage.queue.next_due()
+            {
+                stage.clock.advance_to(due);
+            }
+        }
+        let end = stage.queue.metrics();
+        assert_eq!((end.delivered, end.frames_let_go), (pushed, 0), "{durability:?}: {end:#?}");
+    }
+}

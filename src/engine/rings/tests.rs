@@ -156,7 +156,7 @@ fn log(recovered: Recovered, commit: Commit, schema: Schema, pool: &Pool) -> Log
         schema,
         commit,
         slots_max: 8,
-        spare_max: 2,
+        spares_min: 2,
         inflight_max: 4,
         hedge_len: 64 << 10,
         cursor_every: Duration::from_millis(50),

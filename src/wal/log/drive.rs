@@ -6,7 +6,7 @@
 //! | `Flushing` | nothing is queued, held or in flight; then a SEAL, durable. What finds no slot waits for acks, or is given up when none will come |
 //! | `Sealing` | the SEAL is durable |
 //! | `Cursor` | the cursor on disk says all that was acknowledged |
-//! | `Meta` | META says where the log ends, and nothing is in flight |
+//! | `Meta` | META says where the log ends, nothing is in flight, and no more than the spare slots are free |
 //!
 //! A failed log passes through all of them, and writes only the cursor and a reservation of LSNs, if that
 //! still works.
@@ -118,6 +118,11 @@ impl Log {
         self.keeper.set_told();
     }
 
+    /// Another log on this disk has found no space: segments that are free and not needed at once are given back.
+    pub fn disk_is_short(&mut self) {
+        self.slots.disk_is_short();
+    }
+
     /// Nothing will be acknowledged any more: what finds no slot in a full log is given up, so that it can close.
     pub fn expect_no_acks(&mut self) {
         self.no_acks = true;
@@ -218,6 +223,8 @@ impl Log {
         let pool = self.desk.arena.pool();
         let memory_left = self.desk.config.commit == Commit::Spill && pool.free() * 2 > pool.chunks();
         match () {
+            // Not with `Spill`: there memory is short by the time that anything is written.
+            () if self.desk.config.commit != Commit::Spill && self.waits_for_cursor() => Want::Nothing,
             () if self.writer.is_starved() => Want::Urgent,
             () if self.phase != Phase::Open || memory_left => Want::Nothing,
             // Nobody's commits are disturbed yet, and the first entry is about to wait.
@@ -225,6 +232,12 @@ impl Log {
             () if self.writer.wants_slot(&self.desk) => Want::Ahead,
             () => Want::Nothing,
         }
+    }
+
+    /// Whether a slot is about to come free: that is sooner, and costs less, than to prepare one.
+    fn waits_for_cursor(&self) -> bool {
+        let is_coming = || self.slots.is_coming(self.keeper.acked(), |slot| self.writer.is_busy(slot));
+        !self.keeper.cursor_is_kept() && is_coming()
     }
 
     /// Does what is due at `now`.
@@ -289,7 +302,7 @@ impl Log {
         if std::mem::take(&mut self.may_release) {
             self.slots.release(limit, |slot| self.writer.is_busy(slot), &mut self.desk.segments);
         }
-        let waits = self.writer.is_starved() || self.writer.wants_slot(&self.desk) && self.slots.is_stuck();
+        let waits = self.writer.is_starved() || self.writer.wants_slot(&self.desk) && !self.slots.has_free();
         if waits && self.slots.would_release(self.keeper.acked()) {
             self.keeper.urge();
         }
@@ -324,7 +337,11 @@ impl Log {
                 self.phase = Phase::Meta;
             }
         }
-        if self.phase == Phase::Meta && self.outstanding == 0 && (failed || self.keeper.is_clean()) {
+        if self.phase != Phase::Open {
+            self.slots.close();
+        }
+        let is_over = || self.keeper.is_clean() && self.slots.has_given_back();
+        if self.phase == Phase::Meta && self.outstanding == 0 && (failed || is_over()) {
             self.phase = Phase::Closed;
             self.desk.events.push_back(Event::Closed);
         }

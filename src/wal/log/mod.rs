@@ -103,7 +103,7 @@ impl Log {
         assert!(pool.chunk_len() as u64 >= needed, "a chunk of the pool holds a cursor and a header");
         let longest = (meta.segment_len - u64::from(HEADER_BLOCKS * block_len)).min(u64::from(meta.frame_len_max));
         let frame_len_max = usize::try_from(longest).unwrap_or(usize::MAX) - config.coding.overhead();
-        let mut slots = Slots::new(config.log, config.slots_max, config.spare_max, &recovered);
+        let mut slots = Slots::new(config.log, config.slots_max, config.spares_min, &recovered);
         if let Some(last) = recovered.live.last().filter(|_| config.mutants.has(Mutant::AppendToTail)) {
             slots.reopen(last.slot, last.uid);
         }

@@ -30,7 +30,7 @@ fn config(commit: Commit) -> LogConfig {
         schema: Schema::new("test", 1),
         commit,
         slots_max: 4,
-        spare_max: 2,
+        spares_min: 2,
         inflight_max: 4,
         hedge_len: 64 << 10,
         cursor_every: Duration::from_millis(50),

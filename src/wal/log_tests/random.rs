@@ -83,7 +83,7 @@ fn history(seed: u64, commit: Commit) {
     let config = LogConfig {
         hedge_len: 1 << chance.below(13),
         slots_max: 2 + u32::try_from(chance.below(4)).unwrap(),
-        spare_max: 1 + u32::try_from(chance.below(2)).unwrap(),
+        spares_min: 1 + u32::try_from(chance.below(2)).unwrap(),
         ..config(commit)
     };
     let mut b = Bench::with(recovered(10 + chance.below(20), 0), config);

@@ -107,6 +107,81 @@ fn free_slots_beyond_the_spare_ones_are_removed() {
     assert_eq!(b.log.stats().slots_free, 2);
 }
 
+/// A log that has just filled six segments, of which five came free at once.
+fn busy() -> Bench {
+    let mut b = Bench::with(recovered(4, 2), LogConfig { slots_max: 8, ..config(IMMEDIATE) });
+    for _ in 0..6 {
+        b.push(1, 600).end_all();
+    }
+    b.ack(5).wait(50_000);
+    b
+}
+
+/// Slots that were about to be used again were removed, and prepared anew: a busy log wrote everything twice.
+#[test]
+fn what_a_busy_log_frees_is_kept_until_it_rests() {
+    let mut b = busy();
+    let removed = |all: &[Wrote]| all.iter().filter(|w| matches!(w, Wrote::Remove(_))).count();
+    assert_eq!(removed(&b.end_all()), 0);
+    let free = b.log.stats().slots_free;
+    assert!(free >= 5, "{free} are free");
+    for _ in 0..5 {
+        b.push(1, 600);
+        assert!(!b.wrote().iter().any(is_prepare), "they are used");
+        b.end_all();
+    }
+    b.ack(10).wait(50_000);
+    b.end_all();
+    let mut waits = 0;
+    while b.log.stats().slots_free > 2 {
+        let due = b.log.poll_timeout().unwrap_or_else(|| panic!("{waits}: nothing ends this"));
+        b.wait(u64::try_from(due.since(b.now).as_micros()).unwrap() + 1).end_all();
+        waits += 1;
+        assert!(waits < 10, "a log that rests gives them back: {:?}", b.log);
+    }
+    b.wait(5_000_000).end_all();
+    assert_eq!((b.log.stats().slots_free, b.log.poll_timeout()), (2, None), "and nothing more to wake up for");
+}
+
+#[test]
+fn a_disk_that_is_short_of_space_for_another_log_gets_back_what_is_kept() {
+    let mut b = busy();
+    b.end_all();
+    b.log.disk_is_short();
+    assert!(b.end_all().iter().all(|w| matches!(w, Wrote::Remove(_))));
+    assert_eq!(b.log.stats().slots_free, 2);
+}
+
+#[test]
+fn a_log_that_closes_gives_back_what_it_kept_before_it_is_closed() {
+    let mut b = busy();
+    b.end_all();
+    assert!(b.log.stats().slots_free > 2);
+    b.log.close(b.now);
+    b.end_all();
+    assert!(b.log.is_closed());
+    assert_eq!(b.log.stats().slots_free, 2);
+}
+
+/// A log that delivery followed closely prepared segments while the one it was about to have waited for its cursor.
+#[test]
+fn a_segment_that_the_cursor_will_free_is_not_prepared_anew() {
+    let mut b = Bench::with(recovered(4, 1), LogConfig { slots_max: 8, ..config(IMMEDIATE) });
+    b.push(1, 600);
+    b.end_all_but_prepare();
+    b.end_all();
+    b.push(1, 600).end_all_but_prepare();
+    assert_eq!(b.wrote(), vec![Wrote::Prepare(2, false)], "nothing is acknowledged");
+    b.end_all();
+    b.ack(1).push(1, 600);
+    assert_eq!(b.log.stats().slots_free, 0);
+    b.end_all_but_cursor();
+    assert_eq!(b.wrote(), vec![Wrote::Cursor(1)], "before it is due, and instead of a preparation");
+    b.end(is_cursor);
+    assert!(!b.wrote().iter().any(is_prepare));
+    assert_eq!(b.log.stats().slots_free, 1);
+}
+
 #[test]
 fn never_more_slots_than_allowed() {
     let mut b = Bench::with(recovered(4, 0), LogConfig { slots_max: 3, ..config(IMMEDIATE) });
@@ -177,9 +252,17 @@ fn an_empty_pool_blocks_frames_and_spares_what_the_log_needs() {
 
 impl Bench {
     fn end_all_but_prepare(&mut self) {
+        self.end_all_but(is_prepare);
+    }
+
+    fn end_all_but_cursor(&mut self) {
+        self.end_all_but(is_cursor);
+    }
+
+    fn end_all_but(&mut self, stays: impl Fn(&Wrote) -> bool) {
         self.pump();
-        while self.wrote().iter().any(|w| !is_prepare(w)) {
-            self.end(|w| !is_prepare(w));
+        while self.wrote().iter().any(|w| !stays(w)) {
+            self.end(|w| !stays(w));
         }
     }
 }
