@@ -416,7 +416,7 @@ fn write_record(record: &ParkRecord, out: &mut [u8]) {
     out[RECORD_HEADER_LEN + len..].fill(0);
 }
 
-#[cfg(feature = "testing")]
+#[cfg(all(feature = "testing", not(loom)))]
 impl<T> crate::engine::stepped::SteppedQueue<T> {
     /// The park's last number that is durable; zero once the queue has ended.
     #[must_use]
