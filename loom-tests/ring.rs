@@ -30,7 +30,7 @@ fn a_full_ring_goes_round_in_order() {
         let (rings, mut drainer, _bell) = rings(1, 0, 32);
         let producer = thread::spawn({
             let rings = rings.clone();
-            move || (1..=3).for_each(|value| drop(until_room(|| push(&rings, value))))
+            move || (1..=3).for_each(|value| _ = until_room(|| push(&rings, value)))
         });
         let mut seen = Vec::new();
         while seen.len() < 3 {
@@ -95,31 +95,46 @@ fn a_record_never_crosses_the_end() {
     });
 }
 
-/// The same on a pinned ring, where the limit that stands in the handle ends with the lap. Without that the fourth look at
-/// the head would leave one of 72, and the last record, from 48 to 72, would cross the end.
+/// The limit up to which is claimed without a look at the head ends with the lap. Otherwise the third look would leave one of
+/// 72, and the last record, from 48 to 72, would cross the end.
+fn the_limit_ends_with_the_lap(ring: u32, mut drainer: Drainer, mut push: impl FnMut(usize) + Send + 'static) {
+    push(0);
+    assert_eq!(drainer.drain(ring, &mut [0; 64]).end, 8);
+    push(16);
+    push(0);
+    assert_eq!(drainer.drain(ring, &mut [0; 64]).end, 40);
+    let producer = thread::spawn(move || {
+        push(0);
+        push(16);
+    });
+    let (mut records, mut end) = (0, 0);
+    while records < 2 {
+        let drained = drainer.drain(ring, &mut [0; 64]);
+        (records, end) = (records + drained.records, drained.end);
+        thread::yield_now();
+    }
+    producer.join().unwrap();
+    assert_eq!(end, 64 + 24);
+}
+
+#[test]
+fn a_record_of_a_shared_ring_never_crosses_the_end_by_its_limit() {
+    model(3, || {
+        let (rings, drainer, _bell) = rings(1, 0, 64);
+        the_limit_ends_with_the_lap(0, drainer, move |len| {
+            until_room(|| rings.claim(0, len).map(|claim| claim.publish()));
+        });
+    });
+}
+
 #[test]
 fn a_record_of_a_pinned_ring_never_crosses_the_end() {
     model(3, || {
-        let (rings, mut drainer, _bell) = rings(1, 1, 64);
+        let (rings, drainer, _bell) = rings(1, 1, 64);
         let mut pinned = rings.pin().unwrap();
-        let mut push = move |len| until_room(|| pinned.claim(len).map(|claim| claim.publish()));
-        push(0);
-        assert_eq!(drainer.drain(1, &mut [0; 64]).end, 8);
-        push(16);
-        push(0);
-        assert_eq!(drainer.drain(1, &mut [0; 64]).end, 40);
-        let producer = thread::spawn(move || {
-            push(0);
-            push(16);
+        the_limit_ends_with_the_lap(1, drainer, move |len| {
+            until_room(|| pinned.claim(len).map(|claim| claim.publish()));
         });
-        let (mut records, mut end) = (0, 0);
-        while records < 2 {
-            let drained = drainer.drain(1, &mut [0; 64]);
-            (records, end) = (records + drained.records, drained.end);
-            thread::yield_now();
-        }
-        producer.join().unwrap();
-        assert_eq!(end, 64 + 24);
     });
 }
 
@@ -283,7 +298,7 @@ fn a_ring_that_is_held_goes_round_in_order() {
         drainer.hold_until_released();
         let producer = thread::spawn({
             let rings = rings.clone();
-            move || (1..=3).for_each(|value| drop(until_room(|| push(&rings, value))))
+            move || (1..=3).for_each(|value| _ = until_room(|| push(&rings, value)))
         });
         let (mut seen, mut position, mut written) = (Vec::new(), 0, Lsn::ZERO);
         while seen.len() < 3 {
