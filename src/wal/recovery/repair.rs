@@ -214,6 +214,10 @@ fn reopen(
         scanned.cursor.generation += 1;
         scanned.cursor.epoch = meta.epoch;
         steps.push_back(Step::Cursor(scanned.cursor.clone()));
+    } else if scanned.report.torn.is_some() && !scanned.voids.is_empty() {
+        // The end that is torn may lie in a segment that is voided: then this is all that tells of it.
+        meta.generation += 1;
+        steps.push_back(Step::Meta(meta.clone()));
     }
     if !config.mutants.has(Mutant::NoVoid) {
         steps.extend(scanned.voids.iter().map(|slot| Step::Void(*slot)));
