@@ -7,7 +7,8 @@
 //! Whoever is cut off in between leaves it to the next opening, which finds nothing wrong any more and tells what stands
 //! here. So it is told once at least; twice if the process dies between being told and doing anything.
 //!
-//! It rides on the writes of META that an opening makes in any case. Where nothing is untold META is as it was before
+//! It rides on the writes of META that an opening makes in any case, but where nothing is to be repaired and a segment that is voided
+//! shows that the end is torn: that is written down first. Where nothing is untold META is as it was before
 //! there was this table, and no write is added. Bytes: `docs/FORMAT.md`. Decision: `docs/adr/0021-told-at-least-once.md`.
 
 use crate::lsn::{Lsn, SlotNo};
