@@ -420,6 +420,7 @@ mod tests {
     use std::sync::OnceLock;
 
     use super::*;
+    use crate::config::Io;
     use crate::delivery::batch::Batch;
     use crate::queue::Queue;
     use crate::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
@@ -473,7 +474,7 @@ mod tests {
         assert!(outcome.is_ok(), "the sink is not to blame: {outcome:?}");
     }
 
-    /// Asked from within the sink, whichever way it is called, and after its end.
+    /// Asked from within the sink, whichever way it is called, and after its end. On the driver that valgrind can run.
     #[test]
     fn a_sink_is_at_work_while_its_code_runs_and_only_then() {
         struct Told(Arc<OnceLock<Arc<Shared>>>);
@@ -498,7 +499,7 @@ mod tests {
         for in_flight_max in [1, 3] {
             let dir = tempfile::tempdir().unwrap();
             let told = Arc::<OnceLock<Arc<Shared>>>::default();
-            let builder = Queue::builder(dir.path()).in_flight_max(in_flight_max);
+            let builder = Queue::builder(dir.path()).io(Io::Threads).in_flight_max(in_flight_max);
             let queue = builder.open(Told(Arc::clone(&told))).unwrap();
             let shared = queue.producer().shared;
             assert!(told.set(Arc::clone(&shared)).is_ok());
@@ -519,7 +520,7 @@ mod tests {
             }
             Ok::<(), SinkError>(())
         });
-        let queue = Queue::builder(dir.path()).deliver_timeout(LONG).open(sink).unwrap();
+        let queue = Queue::builder(dir.path()).io(Io::Threads).deliver_timeout(LONG).open(sink).unwrap();
         assert!(told.set(queue.producer().shared).is_ok());
         queue.producer().push(vec![1]).unwrap();
         queue.drain(LONG).unwrap();

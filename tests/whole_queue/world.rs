@@ -579,11 +579,16 @@ impl World {
         }
         let offset = header as u64 + place % (used - header) as u64;
         self.machine.rot(file, offset, 1 << bit);
+        // Without its first word a frame is not seen at all: above every promise, it is as if it had never been written.
+        let word = usize::try_from(offset).expect("a short file") & !3;
+        let hides = bytes[word..].starts_with(b"RWFR");
         if log == LogId::Main {
             self.model.rotted = true;
+            self.model.lied |= hides;
             self.found = None;
         } else {
             self.model.park.rotted = true;
+            self.model.park.lied |= hides;
         }
         self.tally.count(if log == LogId::Main { "rot" } else { "rot in the park" }, 1);
         self.note(format!("rot in {file} at {offset}"));
