@@ -154,6 +154,8 @@ pub struct World {
     foretold: Option<Foretold>,
     /// What an orderly shutdown left, and whether no opening has been tried since.
     left: Option<(u64, bool)>,
+    /// Whether the park's log was closed in order, too: it may have failed by itself.
+    park_closed: bool,
     space_limited: bool,
     /// The store is not opened any more, and says why.
     refuses: bool,
@@ -187,6 +189,7 @@ impl World {
             found: None,
             foretold: None,
             left: None,
+            park_closed: false,
             space_limited: false,
             refuses: false,
             tally: Tally::default(),
@@ -431,7 +434,8 @@ impl World {
         let earlier = recovery.earlier.lost.len() + recovery.earlier.lost_parked.len();
         self.tally.count("losses told by a later opening", earlier as u64);
         let before = self.left.is_some_and(|(_, untouched)| untouched);
-        if earlier > 0 && before && !self.model.cursor_lied && !self.model.park.cursor_lied {
+        let again = !recovery.earlier.lost.is_empty() || self.park_closed && !recovery.earlier.lost_parked.is_empty();
+        if again && before && !self.model.cursor_lied && !self.model.park.cursor_lied {
             broken!("a loss that was told before a shutdown is told again: {:?}", recovery.earlier);
         }
         let (clean, torn) = (recovery.clean, recovery.torn_tail.is_some());
@@ -453,8 +457,7 @@ impl World {
         self.model.park.torn |= park_torn;
         if self.model.park.lied {
             // Where META says that recovery found the end; a META that was lied about may say anything.
-            let meta = self.machine.file(FileId::Meta(LogId::Park)).and_then(|bytes| Meta::read(&bytes).ok());
-            let end = meta.and_then(|meta| meta.recovered).map_or(0, |end| end.lsn.number());
+            let end = self.meta_of_park().and_then(|meta| meta.recovered).map_or(0, |end| end.lsn.number());
             let lost = recovery.lost_parked.iter().map(|(_, last)| last.number()).max();
             self.model.opened_after_lie_in_the_park(end, park_promise, lost)?;
         }
@@ -1257,8 +1260,13 @@ impl World {
         self.found = None;
         if self.setup.durability != Durability::Memory && !failed {
             self.left = Some((state.left_in_log - self.model.committed_late, true));
+            self.park_closed = self.meta_of_park().is_some_and(|meta| meta.clean.is_some());
         }
         Ok(())
+    }
+
+    fn meta_of_park(&self) -> Option<Meta> {
+        self.machine.file(FileId::Meta(LogId::Park)).and_then(|bytes| Meta::read(&bytes).ok())
     }
 
     /// The flush core has ended: nobody is left waiting.
