@@ -6,19 +6,27 @@ use ringwal::wal::cursor::{CURSOR_LEN, Cursor};
 use ringwal::wal::meta::{META_LEN, Meta, meta_offset};
 use ringwal_fuzz::{make_good, shaped};
 
+/// Length of a META that has the table.
+const WITH_TABLE: usize = 4096;
+
 fuzz_target!(|bytes: &[u8]| {
     let _ = Meta::read(bytes);
     let half = bytes.len() / 2;
     let _ = Cursor::read(&bytes[..half], &bytes[half..]);
 
-    // The same, with checksums that hold.
-    let mut copy = shaped(bytes, META_LEN, b"RWALMETA");
-    make_good(&mut copy, META_LEN - 4);
-    if let Ok(meta) = Meta::read(&copy) {
-        let start = usize::try_from(meta_offset(meta.generation, meta.block_len)).unwrap();
-        let mut file = vec![0; start + META_LEN];
-        meta.encode(&mut file[start..]);
-        assert_eq!(Meta::read(&file), Ok(meta));
+    // The same, with checksums that hold; with the table of what is untold, too.
+    for len in [META_LEN, WITH_TABLE] {
+        let mut copy = shaped(bytes, len, b"RWALMETA");
+        if len == WITH_TABLE {
+            copy[12..16].copy_from_slice(&(len as u32).to_le_bytes());
+        }
+        make_good(&mut copy, len - 4);
+        if let Ok(meta) = Meta::read(&copy) {
+            let start = usize::try_from(meta_offset(meta.generation, meta.block_len)).unwrap();
+            let mut file = vec![0; start + WITH_TABLE];
+            meta.encode(&mut file[start..]);
+            assert_eq!(Meta::read(&file), Ok(meta));
+        }
     }
     let mut copy = shaped(bytes, CURSOR_LEN, b"RWALCURS");
     make_good(&mut copy, CURSOR_LEN - 4);

@@ -132,7 +132,7 @@ impl Untold {
         let sound = sound.map(|(first, next)| lost.add(Lsn::new(*first), Lsn::new(*next))).count();
         Self {
             lost: lost.all(),
-            is_joined: flags & IS_JOINED != 0,
+            is_joined: flags & IS_JOINED != 0 && sound > 0,
             is_unclear: flags & IS_UNCLEAR != 0 || sound != count as usize || tears > 0 && !torn_holds,
             torn: (tears > 0 && torn_holds).then_some(torn),
             tears: if torn_holds { tears } else { 0 },
