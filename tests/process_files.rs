@@ -232,8 +232,9 @@ fn links_directories_and_pipes_in_the_place_of_files_are_refused_and_left_alone(
 fn set_immutable(path: &Path, immutable: bool) -> bool {
     let file = std::fs::File::open(path).unwrap();
     let flags = if immutable { rustix::fs::IFlags::IMMUTABLE } else { rustix::fs::IFlags::empty() };
-    let kept = rustix::fs::ioctl_getflags(file.as_fd()).map(|flags| flags & !rustix::fs::IFlags::IMMUTABLE);
-    kept.and_then(|kept| rustix::fs::ioctl_setflags(file.as_fd(), kept | flags)).is_ok()
+    // Flags that have no name here stay: without that of extents ext4 would lay the file out anew, or refuse half-way.
+    let kept = rustix::fs::ioctl_getflags(file.as_fd()).map(|flags| flags.difference(rustix::fs::IFlags::IMMUTABLE));
+    kept.and_then(|kept| rustix::fs::ioctl_setflags(file.as_fd(), kept.union(flags))).is_ok()
 }
 
 /// Cleared also when the test fails, so that the directory can be removed.
