@@ -338,8 +338,7 @@ impl Model {
 
     /// An opening after a lie. `promise`: what every frame and header that can be read promised to be durable. Where an
     /// opening ends below that, it says so. Above it what a lie took cannot be told from what never was.
-    pub fn opened_after_lie(&mut self, end: u64, promise: u64, lost: Option<u64>) -> Check {
-        self.told_lost = self.told_lost.max(lost.unwrap_or(0));
+    pub fn opened_after_lie(&mut self, end: u64, promise: u64) -> Check {
         let end = end.max(self.told_lost);
         if end < promise && !self.stale {
             broken!("I5: an opening ends at {end} without a word, and LSN {promise} was promised where it can be read");
@@ -349,9 +348,8 @@ impl Model {
     }
 
     /// The same of the park. Where META was lied about it is not known where the opening found the end.
-    pub fn opened_after_lie_in_the_park(&mut self, end: u64, promise: u64, lost: Option<u64>) -> Check {
+    pub fn opened_after_lie_in_the_park(&mut self, end: u64, promise: u64) -> Check {
         let park = &mut self.park;
-        park.told_lost = park.told_lost.max(lost.unwrap_or(0));
         let end = end.max(park.told_lost);
         if end < promise && !park.stale && !park.cursor_lied {
             broken!("I5: the park ends at {end} without a word, and id {promise} was promised where it can be read");
@@ -369,6 +367,9 @@ impl Model {
         for (all, runs) in self.given_up.iter_mut().zip([lost, lost_parked]) {
             runs.iter().for_each(|(first, last)| all.extend(first.number()..=last.number()));
         }
+        let last = |runs: &[(Lsn, Lsn)]| runs.iter().map(|(_, last)| last.number()).max().unwrap_or(0);
+        self.told_lost = self.told_lost.max(last(lost));
+        self.park.told_lost = self.park.told_lost.max(last(lost_parked));
     }
 
     /// How many have been reported as lost.

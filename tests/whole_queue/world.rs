@@ -458,13 +458,11 @@ impl World {
         if self.model.park.lied {
             // Where META says that recovery found the end; a META that was lied about may say anything.
             let end = self.meta_of_park().and_then(|meta| meta.recovered).map_or(0, |end| end.lsn.number());
-            let lost = recovery.lost_parked.iter().map(|(_, last)| last.number()).max();
-            self.model.opened_after_lie_in_the_park(end, park_promise, lost)?;
+            self.model.opened_after_lie_in_the_park(end, park_promise)?;
         }
         if self.model.lied {
             let end = queue.recovery().end.number();
-            let lost = recovery.lost.iter().map(|(_, last)| last.number()).max();
-            self.model.opened_after_lie(end, promise, lost)?;
+            self.model.opened_after_lie(end, promise)?;
         }
         if lost > 0 && !self.model.rotted || lost_parked > 0 && !self.model.park.rotted {
             broken!("I5: {lost} entries and {lost_parked} parked ones are reported as lost, and nothing has rotted");
