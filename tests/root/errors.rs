@@ -13,13 +13,14 @@ use super::story::{Journal, Story};
 pub fn assert_failed(journal: &Journal) {
     let refused: Vec<&str> = journal.all("refused").collect();
     assert!(!refused.is_empty() && refused.iter().all(|said| said.contains("the log has failed")), "{refused:?}");
-    assert!(refused.iter().any(|said| said.contains("os error 5")), "nobody was told the cause: {refused:?}");
     let health: Vec<&str> = journal.all("health").collect();
-    assert!(health[0].starts_with("Failed([LogFailed("), "{health:?}");
+    assert!(health[0].starts_with("Failed([LogFailed(") && health[0].contains("(os error 5)"), "{health:?}");
     let later: Vec<&str> = journal.all("later").collect();
     assert_eq!(later.len(), 40, "{later:?}");
+    // The cause goes to whoever waits. A producer may have been pushing when the log failed, each of them even.
     for said in later {
-        assert!(said.starts_with("Err(Failed(") || said.starts_with("PushError::Poisoned"), "{said}");
+        let is_told = said.starts_with("Err(Failed(") && said.contains("errno: 5");
+        assert!(is_told || said.starts_with("PushError::Poisoned"), "{said}");
     }
     assert_eq!(journal.acks_at_stop, Some(journal.acks.len()), "something was acknowledged after the failure");
     assert!(journal.all("end").any(|said| said.starts_with("Err(Storage")), "{:?}", journal.last_lines());
