@@ -26,7 +26,11 @@ use ringwal::wal::block::{Block, Pool};
 use ringwal::wal::coding::BodyCoding;
 use ringwal::wal::cursor::Cursor;
 use ringwal::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind};
-use ringwal::{DecodeError, Entry, Lsn, Outcome, Schema, SegmentUid};
+use ringwal::{Entry, Lsn, Outcome, SegmentUid};
+
+#[path = "common/fixed.rs"]
+mod fixed;
+use fixed::Fixed;
 
 const LEN: usize = 100;
 /// Entries of a frame when producers are busy: some 220 KiB.
@@ -35,26 +39,7 @@ const BATCH: usize = 1000;
 /// Frames in a run that is only counted.
 const COUNTED: usize = 500;
 
-#[derive(Clone)]
-struct Fixed([u8; LEN]);
-
-impl Entry for Fixed {
-    const SCHEMA: Schema = Schema::new("bench.fixed", 1);
-
-    fn encoded_len(&self) -> Option<usize> {
-        Some(LEN)
-    }
-
-    fn encode_into(&self, out: &mut [u8]) {
-        out.copy_from_slice(&self.0);
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        bytes.try_into().map(Self).map_err(DecodeError::new)
-    }
-}
-
-fn read(entry: &Fixed) -> u64 {
+fn read(entry: &Fixed<LEN>) -> u64 {
     black_box(entry).0.iter().map(|byte| u64::from(*byte)).sum()
 }
 
@@ -127,9 +112,9 @@ impl Way {
         };
         self.next = next_lsn;
         let frame = Frame { header, block: self.block.clone(), runs: Vec::new(), place: None };
-        self.dispatcher.handle_frame(Instant::START, frame, &Fixed::SCHEMA).expect("it follows on");
+        self.dispatcher.handle_frame(Instant::START, frame, &Fixed::<LEN>::SCHEMA).expect("it follows on");
         while let Some((lease, raw)) = self.dispatcher.poll_delivery(Instant::START) {
-            let (batch, bad) = Batch::<Fixed>::decode(raw, None);
+            let (batch, bad) = Batch::<Fixed<LEN>>::decode(raw, None);
             assert!(bad.is_empty());
             self.sum += batch.values().map(read).sum::<u64>();
             drop(batch);
@@ -142,7 +127,7 @@ impl Way {
     }
 }
 
-fn peer(queue: &ArrayQueue<Fixed>) -> u64 {
+fn peer(queue: &ArrayQueue<Fixed<LEN>>) -> u64 {
     for _ in 0..FRAME {
         assert!(queue.push(black_box(Fixed([7; LEN]))).is_ok());
     }

@@ -7,30 +7,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwal::io::pin_to_cpu;
-use ringwal::{Batch, Builder, DecodeError, Durability, Entry, Queue, Schema, Sink, sink_fn};
+use ringwal::{Batch, Builder, Durability, Entry, Queue, Sink, sink_fn};
+
+#[path = "../common/fixed.rs"]
+mod fixed;
+pub(crate) use fixed::Fixed;
 
 /// Waits that end unless something is broken.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
-
-/// An entry of a fixed length that costs nothing to encode.
-#[derive(Clone, Copy)]
-pub(crate) struct Fixed<const LEN: usize>(pub(crate) [u8; LEN]);
-
-impl<const LEN: usize> Entry for Fixed<LEN> {
-    const SCHEMA: Schema = Schema::new("bench.fixed", 1);
-
-    fn encoded_len(&self) -> Option<usize> {
-        Some(LEN)
-    }
-
-    fn encode_into(&self, out: &mut [u8]) {
-        out.copy_from_slice(&self.0);
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        bytes.try_into().map(Self).map_err(DecodeError::new)
-    }
-}
 
 /// How long each measurement lasts, and how often.
 #[derive(Clone, Copy)]

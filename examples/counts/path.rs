@@ -8,9 +8,13 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 use ringwal::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
-use ringwal::{Batch, DecodeError, Durability, Entry, Producer, Queue, Receipt, Schema, sink_fn};
+use ringwal::{Batch, Durability, Producer, Queue, Receipt, sink_fn};
 
 use crate::step::{Counts, counted};
+
+#[path = "../../benches/common/fixed.rs"]
+mod fixed;
+use fixed::Fixed;
 
 /// Pushes that are counted: a loop as in a user's program, so that what it keeps in registers stays there. One is like the
 /// other, and an instruction under watch may take a tenth of a millisecond in a virtual machine: hence few.
@@ -22,26 +26,6 @@ const WARM_UP: usize = 10;
 const RING_BYTES: usize = 1 << 20;
 /// More than any of it takes.
 const TURNS_MAX: usize = 1000;
-
-/// An entry of a fixed length that costs nothing to encode.
-#[derive(Clone, Copy)]
-struct Fixed<const LEN: usize>([u8; LEN]);
-
-impl<const LEN: usize> Entry for Fixed<LEN> {
-    const SCHEMA: Schema = Schema::new("counts.fixed", 1);
-
-    fn encoded_len(&self) -> Option<usize> {
-        Some(LEN)
-    }
-
-    fn encode_into(&self, out: &mut [u8]) {
-        out.copy_from_slice(&self.0);
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        bytes.try_into().map(Self).map_err(DecodeError::new)
-    }
-}
 
 pub(crate) fn print_table() {
     println!("{:20} | {:>12} | {:>6} | {:>6} | {:>11}", "of one", "instructions", "locked", "calls", "allocations");
