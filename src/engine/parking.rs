@@ -415,12 +415,3 @@ fn write_record(record: &ParkRecord, out: &mut [u8]) {
     record.encode_into(&mut out[RECORD_HEADER_LEN..RECORD_HEADER_LEN + len]);
     out[RECORD_HEADER_LEN + len..].fill(0);
 }
-
-#[cfg(all(feature = "testing", not(loom)))]
-impl<T> crate::engine::stepped::SteppedQueue<T> {
-    /// The park's last number that is durable; zero once the queue has ended.
-    #[must_use]
-    pub fn park_durable(&self) -> Lsn {
-        self.core.as_ref().map_or(Lsn::ZERO, |core| core.parking.log.durable())
-    }
-}

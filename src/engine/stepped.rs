@@ -5,33 +5,30 @@
 //!   turn_sink ─► Delivery::turn ┘ rests is not turned before something has woken it, or its time is over
 //!   poll_close ─► the steps of closing, each when what it waits for has come
 //! ```
-//! Producers, futures and parked entries are those that ship. A queue that hangs with threads hangs here, to be seen.
+//! Producers, futures and parked entries are those that ship. Nothing here decides: a queue that hangs with
+//! threads hangs here, where it can be seen.
 
-use crate::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+mod look;
+
+use crate::sync::mpsc::{Receiver, TryRecvError};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::builder::Builder;
-use crate::config::Durability;
 use crate::delivery::lease::Lease;
-use crate::delivery::park::ParkedEntry;
-use crate::durable::{Durable, Receipt};
 use crate::engine::clock::Clock;
 use crate::engine::deliver::{Delivery, Next};
 use crate::engine::flag::Flag;
 use crate::engine::flush::{Flush, Rest};
 use crate::engine::lifecycle;
 use crate::engine::opening::{Opening, Source};
-use crate::engine::{Command, ParkExit, Shared, call::Call};
+use crate::engine::{Command, Shared, call::Call};
 use crate::entry::Entry;
-use crate::error::{LogError, OpenError, Shutdown, ShutdownError};
-use crate::health::Health;
+use crate::error::{OpenError, Shutdown, ShutdownError};
 use crate::lsn::Lsn;
-use crate::metrics::Metrics;
 use crate::producer::Producer;
-use crate::recovery::Recovery;
 use crate::sim::{ManualClock, Prng, SimDisk};
 use crate::sink::{DynSink, Sink};
 use crate::time::Instant;
@@ -94,7 +91,7 @@ pub struct SteppedQueue<T> {
     shared: Arc<Shared>,
     machine: SimDisk,
     clock: ManualClock,
-    pub(super) core: Option<Flush>,
+    core: Option<Flush>,
     rest: Rest,
     rests_since: Instant,
     delivery: Delivery<T>,
@@ -322,117 +319,6 @@ impl<T: Entry> SteppedQueue<T> {
             Ok(state) if hung => Err(ShutdownError::Deadline(state)),
             outcome => outcome,
         })
-    }
-}
-
-impl<T> SteppedQueue<T> {
-    /// How far closing has come, if it has begun.
-    #[must_use]
-    pub fn closing(&self) -> Option<Closing> {
-        self.close.as_ref().map(|close| close.at)
-    }
-
-    /// Whether the flush core or delivery would turn now. A batch that is out does not count.
-    #[must_use]
-    pub fn is_awake(&self) -> bool {
-        let now = self.clock.now();
-        let core = self.core.is_some() && is_over(&self.rest, self.rests_since, now, &self.machine);
-        let sink = match self.sink {
-            SinkState::Awake => true,
-            SinkState::Rests(until) => self.woken.is_set() || until.is_some_and(|until| until <= now),
-            SinkState::Out(..) | SinkState::Ended => false,
-        };
-        core || sink
-    }
-
-    /// Whether the flush core has ended.
-    #[must_use]
-    pub const fn has_ended(&self) -> bool {
-        self.core.is_none()
-    }
-
-    /// Whether a batch is out at the sink.
-    #[must_use]
-    pub fn is_out(&self) -> bool {
-        matches!(self.sink, SinkState::Out(..)) || self.delivery.is_out()
-    }
-
-    /// What [`Queue::flush`](crate::Queue::flush) waits for.
-    #[must_use]
-    pub fn flush(&self) -> Vec<Durable> {
-        let receipts = self.shared.tails().into_iter().zip(0..).map(|(end, ring)| Receipt { ring, end });
-        receipts.map(|receipt| Durable::new(Arc::clone(&self.shared), receipt)).collect()
-    }
-
-    /// Asks for the last LSN of what the rings hold now. [`hurry`](Self::hurry) goes with it.
-    #[must_use]
-    pub fn fence(&self) -> Receiver<Lsn> {
-        let (reply, answer) = sync_channel(1);
-        self.shared.command(Command::Fence { tails: self.shared.tails(), reply });
-        answer
-    }
-
-    /// Somebody waits for the delivery of all up to here, as in [`Queue::drain`](crate::Queue::drain).
-    pub fn hurry(&self, last: Lsn) {
-        self.shared.hurry_delivery(last);
-    }
-
-    /// Up to where everything is delivered or parked.
-    #[must_use]
-    pub fn done(&self) -> Lsn {
-        Lsn::new(self.shared.done.value())
-    }
-
-    /// Asks for parked entries, as [`Parked::list`](crate::Parked::list).
-    #[must_use]
-    pub fn list_parked(&self, after: Lsn, max: usize) -> Receiver<Result<Vec<ParkedEntry>, LogError>> {
-        let (reply, answer) = sync_channel(1);
-        self.shared.command(Command::ListParked { after, max, reply });
-        answer
-    }
-
-    /// Takes entries out of the park: discarded, or because they were redelivered.
-    #[must_use]
-    pub fn unpark(&self, ids: Vec<Lsn>, redelivered: bool) -> Receiver<Result<(), LogError>> {
-        let (reply, answer) = sync_channel(1);
-        let exit = if redelivered { ParkExit::Redelivered } else { ParkExit::Discarded };
-        self.shared.command(Command::Unpark { ids, exit, reply });
-        answer
-    }
-
-    /// As [`Queue::pause`](crate::Queue::pause) and [`Queue::resume`](crate::Queue::resume).
-    pub fn set_paused(&self, paused: bool) {
-        self.shared.set_paused(paused);
-    }
-
-    /// As [`Queue::metrics`](crate::Queue::metrics).
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        self.shared.metrics()
-    }
-
-    /// As [`Queue::health`](crate::Queue::health).
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.shared.health()
-    }
-
-    /// Whether the log has failed.
-    #[must_use]
-    pub fn has_failed(&self) -> bool {
-        self.shared.status.failure().is_some()
-    }
-
-    /// As [`Queue::recovery`](crate::Queue::recovery).
-    #[must_use]
-    pub fn recovery(&self) -> &Recovery {
-        &self.shared.recovery
-    }
-
-    /// When entries are on disk.
-    #[must_use]
-    pub fn durability(&self) -> Durability {
-        self.shared.config.durability
     }
 }
 
