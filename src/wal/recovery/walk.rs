@@ -237,16 +237,10 @@ impl Walk<'_> {
     fn bridge(&mut self, last: Option<usize>) -> Option<usize> {
         let expected = self.expected.unwrap_or_else(|| self.known.acked.next());
         let first = self.alive_from(expected.max(self.floor()));
-        let behind = (0..self.segments.len())
-            .filter(|i| {
-                let header = &self.segments[*i].header;
-                header.base_lsn >= expected && last.is_none_or(|l| header.seq > self.segments[l].header.seq)
-            })
-            .filter(|i| !self.out.spans.iter().any(|span| span.index == *i))
-            .min_by_key(|i| (self.segments[*i].header.base_lsn, u64::MAX - self.segments[*i].header.seq));
         if self.out.promise < first {
-            return None;
+            return self.behind_what_is_done(expected, last);
         }
+        let behind = self.behind(expected, last);
         let until = behind.map_or(self.out.promise, |i| self.segments[i].header.prev_end_lsn);
         if first > until {
             return behind;
@@ -269,6 +263,25 @@ impl Walk<'_> {
             self.out.torn = torn_behind(&self.segments[index], position, last, self.known.block_len);
         }
         behind
+    }
+
+    /// The next segment that begins at `expected` or later, though none is linked to the last one.
+    fn behind(&self, expected: Lsn, last: Option<usize>) -> Option<usize> {
+        (0..self.segments.len())
+            .filter(|i| {
+                let header = &self.segments[*i].header;
+                header.base_lsn >= expected && last.is_none_or(|l| header.seq > self.segments[l].header.seq)
+            })
+            .filter(|i| !self.out.spans.iter().any(|span| span.index == *i))
+            .min_by_key(|i| (self.segments[*i].header.base_lsn, u64::MAX - self.segments[*i].header.seq))
+    }
+
+    /// The same where the sink is done with all that was promised from `expected` on, so that nothing is missing. One that
+    /// begins no later than what was durable is not abandoned (K), and what it holds may be durable without a promise.
+    fn behind_what_is_done(&self, expected: Lsn, last: Option<usize>) -> Option<usize> {
+        let last_before = |i: &usize| self.segments[*i].header.prev_end_lsn;
+        let is_done = |lsn: Lsn| self.alive_from(lsn) > lsn;
+        self.behind(expected, last).filter(|i| last_before(i) <= self.out.promise && is_done(last_before(i)))
     }
 
     /// Walks one segment. False: the log ends in it.
@@ -356,6 +369,10 @@ impl Walk<'_> {
                 continue;
             }
             if !dead && unpromised {
+                if until.is_none() && self.behind_what_is_done(expected, Some(span.index)).is_some() {
+                    // J, and all that is missing is done with.
+                    return true;
+                }
                 // G, or M where nothing was begun.
                 self.tear(segment, frames, at, first.prev());
                 self.expected = Some(first);

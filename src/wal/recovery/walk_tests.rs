@@ -307,6 +307,25 @@ fn case_j_a_segment_behind_a_missing_one_is_reached_after_a_recovery_too() {
     assert_eq!(walked.spans.len(), 2, "else its slot would be used again");
 }
 
+/// 31 and 32 are durable, and nothing on the disk promises that yet; all that is promised is done with.
+#[test]
+fn case_j_a_segment_behind_a_missing_one_is_reached_though_all_that_was_promised_is_done_with() {
+    let first = segment(1, 1, 0, 0, &[(1, 2, 0)]);
+    let mut last = segment(4, 31, 103, 30, &[(31, 2, 30)]);
+    last.header.epoch = 2;
+    let settled = Some(LogEnd { lsn: Lsn::new(30), uid: SegmentUid(103) });
+    for recovered in [None, settled] {
+        let known = Known { done: vec![(Lsn::new(3), Lsn::new(31))], recovered, ..known(0, 30) };
+        let middle = segment(3, 21, 102, 20, &[(21, 10, 20)]);
+        assert_eq!(result(&[first.clone(), middle, last.clone()], &known), (32, vec![]));
+        assert_eq!(result(&[first.clone(), last.clone()], &known), (32, vec![]), "that one is gone too");
+        // K stays K: one that was begun behind what was never durable.
+        let abandoned = segment(5, 33, 104, 30, &[(33, 1, 30)]);
+        let (end, corruption) = result(&[first.clone(), abandoned], &known);
+        assert!(end <= 30 && corruption.is_empty(), "{end} {corruption:?}");
+    }
+}
+
 /// Found by random bytes: the segment between these two was gone and given up, and what the later one holds was looked for
 /// in the earlier one, up to the end that the recovery had settled. Corrupt again at each opening.
 #[test]
