@@ -9,10 +9,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use child::{Child, command, say};
-use common::{DRIVERS, LONG, Numbered, Recorder, drain, driver_named, hash_dir, small};
-use ringwal::{Durability, Io, OpenError};
+use common::{DRIVERS, LONG, Numbered, Recorder, drain, driver_named, hash_dir, no, slow_retry, small};
+use ringwal::{Batch, Builder, Durability, Io, OpenError, sink_fn};
 
 const CHILD: &str = "RINGWAL_SIGNALS_CHILD";
+
+/// Its log has room for all that a child pushes before anybody stops it, on a machine where that takes long.
+fn roomy(dir: &Path) -> Builder {
+    small(dir, Durability::Immediate).log_bytes_max(64 << 20)
+}
 
 /// Not a test: pushes and tells what is durable, until it is killed.
 #[test]
@@ -20,9 +25,9 @@ fn child() {
     let Ok(what) = std::env::var(CHILD) else { return };
     let (dir, io) = what.split_once('|').unwrap();
     let io = driver_named(io);
-    let queue = small(Path::new(dir), Durability::Immediate).rings(1).io(io).lock_wait(LONG).open(Recorder::default());
-    let queue = queue.unwrap();
-    queue.pause();
+    // Refused, not paused: between opening and a pause some of what an earlier child pushed might be delivered to this one.
+    let refuses = sink_fn(|_: Batch<Numbered>| async { Err::<(), _>(no("not here")) });
+    let queue = roomy(Path::new(dir)).rings(1).io(io).lock_wait(LONG).retry(slow_retry()).open(refuses).unwrap();
     let producer = queue.producer();
     let first = queue.recovery().next.number() as u32;
     for n in first.. {
@@ -36,7 +41,7 @@ fn start(dir: &Path, io: Io) -> Child {
 }
 
 fn locked(dir: &Path, pid: u32) {
-    let error = small(dir, Durability::Immediate).open(Recorder::default()).map(drop).unwrap_err();
+    let error = roomy(dir).open(Recorder::default()).map(drop).unwrap_err();
     assert!(matches!(error, OpenError::Locked { pid: Some(p), .. } if p == pid), "{error}");
 }
 
@@ -63,8 +68,7 @@ fn a_stopped_process_keeps_its_directory_and_goes_on_when_it_may() {
             hash = now;
         }
         let patient = std::thread::scope(|scope| {
-            let patient =
-                scope.spawn(|| small(dir.path(), Durability::Immediate).lock_wait(LONG).open(Recorder::default()));
+            let patient = scope.spawn(|| roomy(dir.path()).lock_wait(LONG).open(Recorder::default()));
             let stopped = Instant::now();
             while stopped.elapsed() < Duration::from_secs(1) {
                 locked(dir.path(), child.pid());
@@ -120,7 +124,7 @@ fn a_killed_process_is_followed_at_once_and_the_numbers_go_on() {
             last.end();
         }
         let sink = Recorder::default();
-        let queue = small(dir.path(), Durability::Immediate).lock_wait(LONG).open(sink.clone()).unwrap();
+        let queue = roomy(dir.path()).lock_wait(LONG).open(sink.clone()).unwrap();
         drain(&queue);
         queue.shutdown(LONG).unwrap();
         let delivered: std::collections::HashSet<u32> = sink.0.all().iter().map(|(_, entry, _)| entry.number).collect();

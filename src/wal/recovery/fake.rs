@@ -47,6 +47,8 @@ pub(crate) struct Fake {
     pub(crate) files: BTreeMap<FileId, Vec<u8>>,
     /// Blocks that cannot be read.
     pub(crate) bad: BTreeSet<(FileId, u64)>,
+    /// Blocks that can be read from the second time on.
+    pub(crate) bad_once: BTreeSet<(FileId, u64)>,
     /// What was done, in order: syncs, reads and changes.
     pub(crate) log: Vec<String>,
     /// Changes that are carried out before the disk is gone.
@@ -93,7 +95,8 @@ impl Fake {
             }
             Op::Read { file, offset, mut block } => {
                 let blocks = offset / 512..(offset + block.len() as u64).div_ceil(512);
-                if blocks.into_iter().any(|b| self.bad.contains(&(file, b))) {
+                let is_bad_once = blocks.clone().fold(false, |is_bad, b| self.bad_once.remove(&(file, b)) || is_bad);
+                if is_bad_once || blocks.into_iter().any(|b| self.bad.contains(&(file, b))) {
                     let error =
                         DiskError { what: "read", file: Some(file), offset: None, errno: libc::EIO, detail: "" };
                     return Err(error);
