@@ -95,8 +95,9 @@ impl Fake {
             }
             Op::Read { file, offset, mut block } => {
                 let blocks = offset / 512..(offset + block.len() as u64).div_ceil(512);
-                let is_bad_once = blocks.clone().fold(false, |is_bad, b| self.bad_once.remove(&(file, b)) || is_bad);
-                if is_bad_once || blocks.into_iter().any(|b| self.bad.contains(&(file, b))) {
+                // All of them, not only the first.
+                let bad_once = blocks.clone().filter(|b| self.bad_once.remove(&(file, *b))).count();
+                if bad_once > 0 || blocks.into_iter().any(|b| self.bad.contains(&(file, b))) {
                     let error =
                         DiskError { what: "read", file: Some(file), offset: None, errno: libc::EIO, detail: "" };
                     return Err(error);
