@@ -462,9 +462,12 @@ fn a_million_pushes_below_their_watermarks_make_no_call_and_no_allocation_and_re
     a_million_do_nothing_in(queue);
 }
 
-/// Whether these calls wake a flush core: an eventfd is written, or a futex woken.
-fn are_wakes(calls: &[i64]) -> bool {
-    calls.iter().all(|call| [libc::SYS_write, libc::SYS_futex].contains(call))
+/// The calls that wake a flush core: an eventfd is written, or a futex woken. `None`: there are others. The doorbell of
+/// threads is a condition variable: who finds its lock taken gives the processor away before it sleeps.
+fn wakes(calls: &[i64], driver: &str) -> Option<usize> {
+    let yields = |call: &i64| driver == "threads" && *call == libc::SYS_sched_yield;
+    let calls: Vec<i64> = calls.iter().copied().filter(|call| !yields(call)).collect();
+    calls.iter().all(|call| [libc::SYS_write, libc::SYS_futex].contains(call)).then_some(calls.len())
 }
 
 #[test]
@@ -475,13 +478,14 @@ fn a_million_pushes_in_bursts_wake_a_core_that_sleeps_between_them_seldom() {
         for pinned in [false, true] {
             let seen = on_watched_thread(|| burst(&queue, pinned, 0.45));
             // The doorbell of threads, see below, where io_uring is refused.
-            let clocks_max = if queue.metrics().driver == "threads" { seen.calls.len() as u64 } else { 0 };
+            let driver = queue.metrics().driver;
+            let clocks_max = if driver == "threads" { seen.calls.len() as u64 } else { 0 };
             assert!(seen.allocations == 0 && seen.clocks <= clocks_max, "pinned: {pinned}, {} clocks", seen.clocks);
-            assert!(are_wakes(&seen.calls), "{:?}", seen.calls);
+            let wakes = wakes(&seen.calls, driver).unwrap_or_else(|| panic!("{:?}", seen.calls));
             // Some 270 bursts. A core that finds nothing falls asleep within a burst too, when the system has
             // taken the producer from its CPU.
-            assert!(seen.calls.len() < 500, "{} wakes in {PUSHES} pushes", seen.calls.len());
-            eprintln!("{durability:?}, pinned {pinned}: {} wakes in {PUSHES} pushes", seen.calls.len());
+            assert!(wakes < 500, "{wakes} wakes in {PUSHES} pushes");
+            eprintln!("{durability:?}, pinned {pinned}: {wakes} wakes in {PUSHES} pushes");
         }
         queue.shutdown(LONG).unwrap();
     }
@@ -515,7 +519,8 @@ fn in_a_trickle_a_push_wakes_a_sleeping_core_once_and_does_nothing_else() {
                 // The doorbell of threads is a condition variable: it may also have to wait a moment for its
                 // lock, and decides by the clock whether it must be fair.
                 let (calls_max, clocks_max) = if driver == "threads" { (3, calls.len() as u64) } else { (1, 0) };
-                assert!(are_wakes(calls) && calls.len() <= calls_max, "{driver}, pinned {pinned}: {calls:?}");
+                let wakes = wakes(calls, driver);
+                assert!(wakes.is_some_and(|wakes| wakes <= calls_max), "{driver}, pinned {pinned}: {calls:?}");
                 assert!(*allocations == 0 && *clocks <= clocks_max, "{driver}: {allocations}, {clocks}, {calls:?}");
             }
             let woke = pushes.iter().filter(|push| !push.calls.is_empty()).count();
