@@ -181,6 +181,9 @@ fn newest_seeds_that_found_something_find_nothing_any_more() {
         6_679_113_777_792,
         // What an opening gave up before anything was lied about was forgotten by the simulation when a lie came.
         3_292_555_968,
+        // What was lost reached over the 2^32 numbers that a failed log had reserved. The simulation held lost numbers one by
+        // one: all memory of the machine was gone before anything could be said.
+        5_007_492_416_815,
     ] {
         if let Err(report) = run_seed(seed, Mutants::NONE) {
             panic!("{report}");

@@ -11,16 +11,32 @@ use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
 
 /// A machine whose ops complete in an order that the schedule decides.
-pub(crate) fn machine() -> SimDisk {
+pub(crate) fn machine() -> Machine {
     let seed = shuttle::rand::thread_rng().r#gen();
-    SimDisk::new(SimSettings { mode: Mode::Seeded, seed, block_len: 4096, ..SimSettings::default() })
+    let disk = SimDisk::new(SimSettings { mode: Mode::Seeded, seed, block_len: 4096, ..SimSettings::default() });
+    Machine { disk, turn: Arc::default() }
 }
 
-/// A process's connection. Only the flush core talks to the machine, and so the machine's own lock is never
-/// met by two threads.
+/// The flush core talks to it, and a test cuts its power. Each has its turn: who gives a block back under the machine's own
+/// lock may be stopped right there by the schedule, and that lock is not one that shuttle knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Machine {
+    disk: SimDisk,
+    turn: Arc<Mutex<()>>,
+}
+
+impl Machine {
+    pub(crate) fn crash(&self) {
+        let _turn = self.turn.lock().unwrap();
+        self.disk.crash();
+    }
+}
+
+/// A process's connection.
 #[derive(Debug)]
 pub(crate) struct Driver {
     driver: SimDriver,
+    turn: Arc<Mutex<()>>,
     bell: Arc<Bell>,
     in_flight: usize,
 }
@@ -54,14 +70,20 @@ impl Wake for Bell {
 }
 
 impl Driver {
-    pub(crate) fn connect(machine: &SimDisk) -> Self {
-        let driver = machine.connect().expect("one process at a time runs on the machine");
-        Self { driver, bell: Arc::default(), in_flight: 0 }
+    pub(crate) fn connect(machine: &Machine) -> Self {
+        let driver = machine.disk.connect().expect("one process at a time runs on the machine");
+        Self { driver, turn: Arc::clone(&machine.turn), bell: Arc::default(), in_flight: 0 }
+    }
+
+    fn completed(&mut self) -> Option<Completion> {
+        let _turn = self.turn.lock().unwrap();
+        self.driver.complete(Some(Duration::ZERO))
     }
 }
 
 impl Disk for Driver {
     fn submit(&mut self, token: Token, op: Op) {
+        let _turn = self.turn.lock().unwrap();
         self.driver.submit(token, op);
         self.in_flight += 1;
     }
@@ -69,7 +91,7 @@ impl Disk for Driver {
     /// Time has no length here: one that waits for a while may be over whenever it is looked at.
     fn complete(&mut self, timeout: Option<Duration>) -> Option<Completion> {
         loop {
-            if let Some(completion) = self.driver.complete(Some(Duration::ZERO)) {
+            if let Some(completion) = self.completed() {
                 self.in_flight -= 1;
                 return Some(completion);
             }

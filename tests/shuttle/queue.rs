@@ -18,12 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use ringwal::sim::SimDisk;
 use ringwal::{Batch, Builder, Durability, Lsn, Producer, PushError, Queue, Retry, Shutdown, SinkError, blocking_fn};
 use shuttle::thread;
 
 use crate::explore;
-use crate::machine::{Bell, Driver, machine};
+use crate::machine::{Bell, Driver, Machine, machine};
 
 type Entry = Vec<u8>;
 /// Who pushed it, and the how manieth.
@@ -70,7 +69,7 @@ fn builder(durability: Durability) -> Builder {
         .linger(Duration::ZERO)
 }
 
-fn open(builder: Builder, machine: &SimDisk, got: &Got) -> Queue<Entry> {
+fn open(builder: Builder, machine: &Machine, got: &Got) -> Queue<Entry> {
     let got = got.clone();
     let sink = blocking_fn(move |batch: &Batch<Entry>| {
         got.take(batch);

@@ -108,7 +108,7 @@ pub struct Model {
     /// A read has been refused. Delivery stands still before it until the next opening; nothing may be missing for that.
     pub unreadable: bool,
     /// What openings said to be lost, of the log and of the park; an opening may say again what one before it said.
-    given_up: [BTreeSet<u64>; 2],
+    given_up: [Runs; 2],
     /// What delivery said to be lost, over all lives.
     reported: u64,
     /// Of this life: how many delivery has met.
@@ -365,7 +365,7 @@ impl Model {
     /// An opening says that these are lost: first and last.
     pub fn given_up(&mut self, lost: &[(Lsn, Lsn)], lost_parked: &[(Lsn, Lsn)]) {
         for (all, runs) in self.given_up.iter_mut().zip([lost, lost_parked]) {
-            runs.iter().for_each(|(first, last)| all.extend(first.number()..=last.number()));
+            runs.iter().for_each(|(first, last)| all.add(first.number(), last.number()));
         }
         let last = |runs: &[(Lsn, Lsn)]| runs.iter().map(|(_, last)| last.number()).max().unwrap_or(0);
         self.told_lost = self.told_lost.max(last(lost));
@@ -374,7 +374,7 @@ impl Model {
 
     /// How many have been reported as lost.
     fn reported(&self) -> u64 {
-        self.reported + self.given_up.iter().map(BTreeSet::len).sum::<usize>() as u64
+        self.reported + self.given_up.iter().map(Runs::len).sum::<u64>()
     }
 
     /// No two batches that are out share a lane.
@@ -408,5 +408,26 @@ impl Model {
             );
         }
         Ok(lost.len() as u64)
+    }
+}
+
+/// Numbers by runs that lie apart: first and last. One by one they would not fit into memory: between two segments may lie
+/// the 2^32 that a failed log has reserved, and what is lost there reaches over all of them.
+#[derive(Clone, Default, Debug)]
+struct Runs(BTreeMap<u64, u64>);
+
+impl Runs {
+    fn add(&mut self, mut first: u64, mut last: u64) {
+        while let Some((from, to)) = self.0.range(..=last + 1).next_back().map(|(from, to)| (*from, *to))
+            && to + 1 >= first
+        {
+            (first, last) = (first.min(from), last.max(to));
+            self.0.remove(&from);
+        }
+        self.0.insert(first, last);
+    }
+
+    fn len(&self) -> u64 {
+        self.0.iter().map(|(first, last)| last - first + 1).sum()
     }
 }
