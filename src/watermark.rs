@@ -175,11 +175,11 @@ impl Watermark {
         self.word.load(Ordering::Acquire) & FAILED != 0
     }
 
-    /// Raises the number and wakes who waited for it. A number that is not above the present one changes nothing.
+    /// Raises the number and wakes who waited for it: so many. A number that is not above the present one changes nothing.
     ///
     /// # Panics
     /// When `number` is above [`NUMBER_MAX`].
-    pub fn publish(&self, number: u64) {
+    pub fn publish(&self, number: u64) -> usize {
         assert!(number <= NUMBER_MAX, "a watermark at {number} leaves 62 bits");
         // ORDERING: Relaxed: the exchange below decides.
         let mut word = self.word.load(Ordering::Relaxed);
@@ -189,10 +189,11 @@ impl Watermark {
             // `WAITED` the lock below comes after the one under which it was set.
             match self.word.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) if word & WAITED != 0 => return self.wake_due(),
-                Ok(_) => return,
+                Ok(_) => return 0,
                 Err(seen) => word = seen,
             }
         }
+        0
     }
 
     /// Ends every wait for a number not yet reached, now and for ever, with [`WaitError::Failed`].
@@ -331,7 +332,8 @@ impl Watermark {
     }
 
     #[cold]
-    fn wake_due(&self) {
+    fn wake_due(&self) -> usize {
+        let mut woken = 0;
         loop {
             let mut due: [Option<Sleeper>; WAKE_COUNT_MAX] = [const { None }; WAKE_COUNT_MAX];
             let mut count = 0;
@@ -350,8 +352,9 @@ impl Watermark {
             }
             // Not under the lock: a waker is somebody else's code.
             due.into_iter().flatten().for_each(Sleeper::wake);
+            woken += count;
             if count < WAKE_COUNT_MAX {
-                return;
+                return woken;
             }
         }
     }

@@ -95,8 +95,8 @@ pub(crate) struct Shared {
     /// Delivery thread and handles → flush core.
     pub(crate) commands: SegQueue<Command>,
     pub(crate) acks: Mutex<Option<AckState>>,
-    /// Somebody waits for durability.
-    urgent: AtomicBool,
+    /// How often somebody began to wait for durability.
+    asks: AtomicU64,
     /// Somebody waits for the delivery of what lies up to here.
     hurried: AtomicU64,
     /// Pushes are refused; what is left is brought home.
@@ -178,7 +178,7 @@ impl Shared {
             delivery_waker: OnceLock::new(),
             commands: SegQueue::new(),
             acks: Mutex::new(None),
-            urgent: AtomicBool::new(false),
+            asks: AtomicU64::new(0),
             hurried: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             stop_delivery: AtomicBool::new(false),
@@ -195,14 +195,15 @@ impl Shared {
     /// Somebody is about to wait for durability, and will rouse the flush core: its next turn commits what
     /// there is.
     pub(crate) fn want_durable(&self) {
-        // ORDERING: Release/Acquire (`take_urgent`): the drain after it sees what was pushed before it. The
-        // doorbell's exchange that follows makes the turn that looks at it come.
-        self.urgent.store(true, Ordering::Release);
+        // ORDERING: Release/Acquire (`asks`): the drain after it sees what was pushed before it. The doorbell's
+        // exchange that follows makes the turn that looks at it come.
+        self.asks.fetch_add(1, Ordering::Release);
     }
 
-    pub(crate) fn take_urgent(&self) -> bool {
-        // ORDERING: see `want_durable`. The load first spares the line when nobody waits.
-        self.urgent.load(Ordering::Acquire) && self.urgent.swap(false, Ordering::AcqRel)
+    /// How often somebody began to wait: who finds more than before commits.
+    pub(crate) fn asks(&self) -> u64 {
+        // ORDERING: see `want_durable`.
+        self.asks.load(Ordering::Acquire)
     }
 
     /// Somebody waits for delivery up to `last`: nothing up to there lingers, or waits for the end of a period.

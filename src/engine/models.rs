@@ -118,10 +118,11 @@ fn whoever_wants_durability_is_heard() {
                 end
             }
         });
-        let mut held = 0;
+        let (mut held, mut asked) = (0, 0);
         while shared.rings.durable(0).value() == 0 {
             // First who wants it, then what there is: so what is wanted is among it.
-            let urgent = shared.take_urgent();
+            let asks = shared.asks();
+            let urgent = asks > std::mem::replace(&mut asked, asks);
             held = drainer.drain(0, &mut [0; 64]).end.max(held);
             if urgent {
                 assert_eq!(held, 16, "who waits has pushed before");

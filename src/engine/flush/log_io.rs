@@ -70,7 +70,7 @@ impl Flush {
     pub(super) fn take_events(&mut self) -> bool {
         let mut any = false;
         // What became durable at once: one commit, or several that completed together.
-        let mut group = 0;
+        let (mut group, mut woken) = (0, 0);
         while let Some(event) = self.log.poll_event() {
             any = true;
             match event {
@@ -83,7 +83,7 @@ impl Flush {
                     }
                     self.shared.counters.durable_lsn.set(lsn.number());
                     for run in &runs {
-                        self.shared.rings.durable(run.ring).publish(run.end);
+                        woken += self.shared.rings.durable(run.ring).publish(run.end) as u64;
                     }
                     self.log.recycle_runs(runs);
                 }
@@ -109,6 +109,9 @@ impl Flush {
         }
         if group > 0 {
             self.shared.counters.commit_len.record(group);
+            let left = self.next_lsn().since(self.log.durable().next());
+            let counts = self.counts();
+            self.state.siblings.tell(woken, group, left, counts);
         }
         while let Some(event) = self.parking.log.poll_event() {
             any = true;

@@ -16,6 +16,7 @@
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
 //! | `pressure.rs`| how full the queue is                                     |
+//! | `siblings.rs`| whether a commit waits for those whom the last one told   |
 //! | `waits.rs`   | who asks for an LSN, and the deadlines of tasks           |
 
 mod at_disk;
@@ -23,6 +24,7 @@ mod drain;
 mod log_io;
 mod pressure;
 mod rest;
+mod siblings;
 #[cfg(all(test, feature = "testing", not(loom)))]
 mod tests;
 mod waits;
@@ -84,6 +86,9 @@ pub(crate) struct State {
     first_ring: u32,
     fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
     waits: waits::Waits,
+    /// How often somebody has begun to wait for durability, as far as it is seen to.
+    asks: u64,
+    siblings: siblings::Siblings,
     blocked: Option<Blocked>,
     reading: bool,
     /// Where the next frame lies that must be read back, if that is known.
@@ -144,7 +149,8 @@ impl Flush {
         let mut again = self.take_commands(now);
         self.state.waits.ring(now);
         again |= self.take_acks(now);
-        let urgent = self.shared.take_urgent();
+        let asks = self.shared.asks();
+        let urgent = asks > std::mem::replace(&mut self.state.asks, asks);
         let drained = self.drain(now);
         if drained || self.state.ending {
             self.opening_is_told();
@@ -156,6 +162,7 @@ impl Flush {
             self.state.asked.copy_from_slice(&self.state.drained);
         }
         self.seal_for_delivery(now);
+        again |= self.await_siblings(now);
         again |= self.parking.turn(now, &self.clock, &self.shared);
         self.log.handle_timeout(now);
         self.parking.log.handle_timeout(now);

@@ -314,3 +314,45 @@ fn what_delivery_is_about_to_take_is_kept_however_short_memory_is() {
         assert_eq!((end.delivered, end.frames_let_go), (pushed, 0), "{durability:?}: {end:#?}");
     }
 }
+
+/// Two that push again as soon as they are told. A commit that begins the moment that the disk is free has one of them, and
+/// the other one waits for two commits, each time.
+#[test]
+fn those_who_come_back_together_share_a_commit_and_who_stays_away_holds_nobody_up_for_long() {
+    const USUAL: Duration = Duration::from_micros(100);
+    let slots = |file| matches!(file, FileId::Slot(LogId::Main, _));
+    let asks = |stage: &Stage| {
+        let mut durable = stage.push();
+        assert!(!is_told(&mut durable));
+        durable
+    };
+    let commit = |stage: &mut Stage| {
+        while stage.queue.turn_core() {}
+        stage.clock.advance(USUAL);
+        stage.finish(slots)
+    };
+    let mut stage = Stage::open(Durability::Immediate);
+    stage.settle();
+    // What a commit takes is known from the first ones.
+    let mut alone = asks(&stage);
+    assert_eq!((commit(&mut stage), is_told(&mut alone)), (2, true), "the segment's header goes before it");
+
+    let mut one = asks(&stage);
+    while stage.queue.turn_core() {}
+    let mut other = asks(&stage);
+    assert_eq!((commit(&mut stage), is_told(&mut one), is_told(&mut other)), (1, true, false));
+    assert_eq!(stage.finish(slots), 0, "one is about to come back");
+    let due = stage.queue.next_due().unwrap();
+    assert_eq!(due.since(stage.clock.now()), USUAL / 2);
+    let frames = stage.queue.metrics().frames;
+    let mut one = asks(&stage);
+    assert_eq!((commit(&mut stage), is_told(&mut one), is_told(&mut other)), (1, true, true));
+    assert_eq!(stage.queue.metrics().frames, frames + 1);
+
+    // One of the two never comes again.
+    let mut other = asks(&stage);
+    while stage.queue.turn_core() {}
+    assert_eq!(stage.finish(slots), 0);
+    stage.clock.advance(USUAL / 2);
+    assert_eq!((commit(&mut stage), is_told(&mut other)), (1, true));
+}

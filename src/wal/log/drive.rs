@@ -113,6 +113,12 @@ impl Log {
         self.may_release |= self.slots.set_reading(slots);
     }
 
+    /// `Immediate`: entries are about to come that are to be in the next commit. It does not wait for them any longer
+    /// than until then, nor where the open frame is full before; `None`: nobody is awaited.
+    pub fn set_awaits(&mut self, until: Option<Instant>) {
+        self.writer.set_awaits(until);
+    }
+
     /// Who opened the log has been told what the opening found, and what earlier ones had found and perhaps told nobody.
     pub fn opening_is_told(&mut self) {
         self.keeper.set_told();
@@ -271,7 +277,7 @@ impl Log {
         match self.desk.config.commit {
             Commit::Immediate => {
                 let turn = !self.writer.has_queue() && self.writer.may_start(now, open_len, &self.desk);
-                if turn && !self.writer.is_starved() {
+                if turn && !self.writer.awaits(now) && !self.writer.is_starved() {
                     self.seal_open();
                 }
             }

@@ -423,7 +423,7 @@ impl Log {
         if self.failure.is_none() {
             let open = self.open.as_ref().filter(|open| open.records() > 0);
             due[1] = self.slots.poll_timeout(self.want_slot());
-            due[2] = self.writer.hedge_due(open.map_or(0, FrameBuilder::body_len), &self.desk);
+            due[2] = self.writer.start_due(open.map_or(0, FrameBuilder::body_len), &self.desk);
             due[3] = self.writer.mark_due(&self.desk).filter(|_| open.is_none() && self.phase == Phase::Open);
             due[5] = self.writer.is_short().then_some(self.driven);
             if let Commit::Periodic(within) = self.desk.config.commit {

@@ -173,6 +173,8 @@ pub(super) struct Writer {
     group: group::Group,
     /// A frame could not be placed for want of a slot.
     starved: bool,
+    /// More is awaited for the open frame until then.
+    awaits: Option<Instant>,
     /// The first that was taken in and will never be written.
     given_up: Option<Lsn>,
     /// The cipher has no key for a new segment: nothing more can be written.
@@ -211,6 +213,7 @@ impl Writer {
             number: 0,
             group: group::Group::default(),
             starved: false,
+            awaits: None,
             given_up: None,
             keyless: false,
             idle_since: Instant::START,

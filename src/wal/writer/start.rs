@@ -1,9 +1,10 @@
 //! When the next frame is written.
 //!
-//! `Immediate`: as soon as the commit before it completes; no timer ever. While one is in flight, a
-//! further one starts only if `hedge_len` bytes are pending or the one in front takes more than twice
-//! the usual time: measured, that is the lowest latency and the least padding at once
-//! (`docs/adr/0007-commit-when-the-last-one-completes.md`). `Periodic` and `Spill`: as it comes.
+//! `Immediate`: as soon as the commit before it completes. While one is in flight, a further one starts only if
+//! `hedge_len` bytes are pending or the one in front takes more than twice the usual time: measured, that is the
+//! lowest latency and the least padding at once (`docs/adr/0007-commit-when-the-last-one-completes.md`). Where those
+//! who were told by the last one come back together it waits for them, for no longer than a commit takes
+//! (`docs/adr/0024-wait-for-those-who-come-back.md`). `Periodic` and `Spill`: as it comes.
 
 use std::time::Duration;
 
@@ -87,12 +88,27 @@ impl Writer {
         }
     }
 
-    /// When a further frame may start because the one in front is late.
-    pub(in crate::wal) fn hedge_due(&self, open_len: usize, desk: &Desk) -> Option<Instant> {
-        let pending = open_len > 0 || !self.queue.is_empty();
-        let deep = self.flying().count() >= desk.config.inflight_max as usize;
-        let pending = pending && !self.starved;
-        self.late_at(desk).filter(|_| pending && !deep && desk.config.commit == Commit::Immediate)
+    /// When a further frame may start: because the one in front is late, or nobody is awaited any more.
+    pub(in crate::wal) fn start_due(&self, open_len: usize, desk: &Desk) -> Option<Instant> {
+        let pending = (open_len > 0 || !self.queue.is_empty()) && !self.starved;
+        if !pending || desk.config.commit != Commit::Immediate {
+            return None;
+        }
+        match self.flying().count() {
+            0 => self.awaits.filter(|_| self.queue.is_empty()),
+            deep if deep >= desk.config.inflight_max as usize => None,
+            _ => self.late_at(desk),
+        }
+    }
+
+    /// `Immediate`: the open frame waits until then for more, unless it is full before.
+    pub(in crate::wal) fn set_awaits(&mut self, until: Option<Instant>) {
+        self.awaits = until;
+    }
+
+    /// Whether more is awaited for the open frame.
+    pub(in crate::wal) fn awaits(&self, now: Instant) -> bool {
+        self.awaits.is_some_and(|until| now < until)
     }
 }
 
