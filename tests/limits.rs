@@ -139,7 +139,7 @@ fn a_full_log_refuses_says_so_and_goes_on_when_the_sink_does() {
                     !queue.health().reasons().iter().any(|concern| matches!(concern, Concern::LogFull(_)))
                 });
             }
-            assert!(n > 2000);
+            assert!(n > 1000);
             assert_exactly_once_in_order(&sink.0.all(), &[n]);
 
             // Full, and closed, and opened again: what found room is there, the rest was counted, and there is
@@ -149,8 +149,9 @@ fn a_full_log_refuses_says_so_and_goes_on_when_the_sink_does() {
             let end = queue.shutdown(Duration::from_millis(500)).unwrap();
             assert_eq!(end.left_in_log + end.lost, u64::from(filled), "{durability:?} {io:?}: {end:?}");
             // Of four segments one is being filled, and one may still hold the end of what was delivered
-            // before: at least two whole ones were there to be filled.
-            assert!(end.left_in_log > 500, "{durability:?} {io:?}: {end:?}");
+            // before: at least two whole ones were there to be filled, of 128 blocks each, with an entry in a block of its own
+            // where nothing else came in time for its commit.
+            assert!(end.left_in_log > 200, "{durability:?} {io:?}: {end:?}");
             let last = u32::try_from(end.left_in_log).unwrap();
             let sink = Recorder::default();
             let queue = open(sink.clone());
