@@ -9,6 +9,7 @@ use ringwal::{Durability, Idle, Io};
 use crate::floor;
 use crate::measure::{Fixed, Scale, builder, cpu_time, new_dir, null, open};
 use crate::table::Table;
+use crate::told;
 
 /// How many threads there are, in turn, beside one by itself.
 pub(crate) const THREADS: [usize; 4] = [4, 16, 64, 256];
@@ -44,6 +45,7 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
     #[cfg(feature = "tokio-uring")]
     each_waits(scale, table, BY_TOKIO, 1);
     for threads in THREADS {
+        told::run(scale, threads, table);
         each_waits(scale, table, PARKED, threads);
     }
     many_outstanding(scale, table);
@@ -90,7 +92,8 @@ fn each_waits(scale: Scale, table: &mut Table, way: Way, threads: usize) {
     let count = times.len() as f64;
     let metrics = queue.metrics();
     table.add_times(&name, &mut times, (threads == 1).then_some(floor::ACK));
-    table.add_beside(format!("{name} / acks"), "1/s", count / took.as_secs_f64(), &format!("{} / rate", floor::ACK));
+    let floor = if threads == 1 { format!("{} / rate", floor::ACK) } else { format!("{} / acks", told::name(threads)) };
+    table.add_beside(format!("{name} / acks"), "1/s", count / took.as_secs_f64(), &floor);
     table.add(format!("{name} / CPU per million acks"), "s", cpu.as_secs_f64() * 1e6 / count);
     table.add(format!("{name} / entries per write"), "", count / metrics.writes as f64);
     table.add(

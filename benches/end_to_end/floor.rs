@@ -1,5 +1,6 @@
 //! The disk's own floor, through the same driver: nothing above it can be faster.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ringwal::SlotNo;
@@ -21,18 +22,18 @@ fn token(number: u32) -> Token {
     Token { owner: Owner::Log(LogId::Main), number }
 }
 
-struct Floor {
+pub(crate) struct Floor {
     disk: Box<dyn Disk>,
     block: Block,
 }
 
 impl Floor {
-    fn write(&mut self, number: u32, len: usize, dsync: bool) {
-        let offset = u64::from(number) * len as u64 % FILE_LEN;
+    pub(crate) fn write(&mut self, number: u32, len: usize, dsync: bool) {
+        let offset = u64::from(number) % (FILE_LEN / len as u64) * len as u64;
         self.disk.submit(token(number), Op::Write { file: FILE, offset, block: self.block.slice(0..len), dsync });
     }
 
-    fn await_one(&mut self) {
+    pub(crate) fn await_one(&mut self) {
         loop {
             if let Some(completion) = self.disk.complete(None) {
                 completion.result.expect("the disk works");
@@ -42,11 +43,11 @@ impl Floor {
     }
 }
 
-pub(crate) fn run(scale: Scale, table: &mut Table) {
-    let dir = new_dir();
+/// A file that was prepared as a segment is, and what is written to it.
+pub(crate) fn open(dir: &Path) -> Floor {
     let choice = IoConfig { choice: io::Io::Auto, lock_wait: Duration::ZERO, create: true, read_only: false };
     let pool = Pool::new(4, MIB).expect("memory");
-    let opened = io::open(dir.path(), choice).expect("a directory");
+    let opened = io::open(dir, choice).expect("a directory");
     let disk = opened.into_disk(&pool).expect("a disk");
     let mut block = pool.take().expect("a chunk");
     block.fill(7);
@@ -54,7 +55,12 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
     let mark = floor.block.slice(0..4096);
     floor.disk.submit(token(0), Op::Prepare { file: FILE, len: FILE_LEN, mark, urgent: true });
     floor.await_one();
+    floor
+}
 
+pub(crate) fn run(scale: Scale, table: &mut Table) {
+    let dir = new_dir();
+    let mut floor = open(dir.path());
     let mut times = Vec::new();
     let begun = Instant::now();
     for number in 0.. {

@@ -30,6 +30,7 @@ mod recovery;
 mod run;
 mod table;
 mod throughput;
+mod told;
 
 const PARTS: [run::Part; 11] = [
     ("floor", floor::run),

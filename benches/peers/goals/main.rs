@@ -50,6 +50,8 @@ mod run;
 mod table;
 #[path = "../../end_to_end/throughput.rs"]
 mod throughput;
+#[path = "../../end_to_end/told.rs"]
+mod told;
 #[path = "../../coding/whole_way.rs"]
 mod whole_way;
 
