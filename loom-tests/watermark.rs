@@ -71,6 +71,39 @@ fn a_thread_and_a_task_wait_for_two_numbers() {
     });
 }
 
+/// Both sleep on one word: who is woken too early sleeps on, and misses nothing.
+#[test]
+fn two_threads_of_one_round_wait_for_two_numbers() {
+    model(2, || {
+        let watermark = Arc::new(Watermark::new(0).in_rounds());
+        let threads = [1, 2].map(|target| {
+            let watermark = watermark.clone();
+            thread::spawn(move || assert!(watermark.wait(target, None).unwrap() >= target))
+        });
+        watermark.publish(1);
+        watermark.publish(2);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((watermark.waiter_count(), watermark.is_waited_for()), (0, false));
+    });
+}
+
+/// They go into one group or into two, and a failure comes after what was reached.
+#[test]
+fn two_threads_of_two_rounds_hear_of_a_number_and_of_a_failure() {
+    model(2, || {
+        let watermark = Arc::new(Watermark::new(0).in_rounds());
+        let threads = [(1, Ok(1)), (2, Err(WaitError::Failed))].map(|(target, end)| {
+            let watermark = watermark.clone();
+            thread::spawn(move || assert_eq!(watermark.wait(target, None), end))
+        });
+        watermark.next_round();
+        watermark.publish(1);
+        watermark.fail();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((watermark.waiter_count(), watermark.is_waited_for()), (0, false));
+    });
+}
+
 #[test]
 fn a_failure_ends_every_wait_now_and_later() {
     model(2, || {

@@ -30,29 +30,8 @@ pub(crate) mod plain {
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
-/// A condition that a thread waits for under a [`Mutex`].
 #[cfg(not(any(loom, shuttle)))]
-#[derive(Debug, Default)]
-pub(crate) struct Condvar(parking_lot::Condvar);
-
-#[cfg(not(any(loom, shuttle)))]
-impl Condvar {
-    /// Lets go of the lock and waits; tells whether the time was up first. No wake-up without a cause.
-    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Option<std::time::Duration>) -> bool {
-        match timeout {
-            Some(timeout) => self.0.wait_for(guard, timeout).timed_out(),
-            None => {
-                self.0.wait(guard);
-                false
-            }
-        }
-    }
-
-    /// Wakes the one thread that waits.
-    pub(crate) fn notify_one(&self) {
-        self.0.notify_one();
-    }
-}
+pub(crate) use crate::io::futex::{Deadline, Futex};
 
 #[cfg(loom)]
 pub(crate) use self::modelled::ArrayQueue;
@@ -60,7 +39,7 @@ pub(crate) use self::modelled::ArrayQueue;
 pub(crate) use crossbeam_queue::ArrayQueue;
 
 #[cfg(any(loom, shuttle))]
-pub(crate) use self::modelled::{Condvar, Mutex, MutexGuard};
+pub(crate) use self::modelled::{Deadline, Futex, Mutex, MutexGuard};
 
 /// The checker's lock and condition behind the names and signatures of the ones that ship.
 #[cfg(any(loom, shuttle))]
@@ -79,9 +58,8 @@ mod modelled {
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);
 
-    /// The inside of the `Option` leaves it only while a `Condvar` waits.
     #[derive(Debug)]
-    pub(crate) struct MutexGuard<'a, T>(Option<sync::MutexGuard<'a, T>>);
+    pub(crate) struct MutexGuard<'a, T>(sync::MutexGuard<'a, T>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -89,11 +67,11 @@ mod modelled {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(Some(self.0.lock().unwrap()))
+            MutexGuard(self.0.lock().unwrap())
         }
 
         pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-            self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+            self.0.try_lock().ok().map(MutexGuard)
         }
 
         pub(crate) fn into_inner(self) -> T {
@@ -110,35 +88,56 @@ mod modelled {
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
         fn deref(&self) -> &T {
-            self.0.as_ref().unwrap()
+            &self.0
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.0.as_mut().unwrap()
+            &mut self.0
         }
     }
 
-    /// A condition; a model has no time, so a timeout never comes.
-    #[derive(Debug)]
-    pub(crate) struct Condvar(sync::Condvar);
+    /// A model has no time, so a deadline never comes.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Deadline;
 
-    impl Default for Condvar {
-        fn default() -> Self {
-            Self(sync::Condvar::new())
+    impl Deadline {
+        pub(crate) fn after(_timeout: Option<Duration>) -> Self {
+            Self
         }
-    }
 
-    impl Condvar {
-        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>, _timeout: Option<Duration>) -> bool {
-            let inner = guard.0.take().unwrap();
-            guard.0 = Some(self.0.wait(inner).unwrap());
+        pub(crate) fn is_over(self) -> bool {
             false
         }
+    }
 
-        pub(crate) fn notify_one(&self) {
-            self.0.notify_one();
+    /// What the kernel does with a futex, by a lock and a condition: it compares and sleeps under the lock.
+    #[derive(Debug)]
+    pub(crate) struct Futex(sync::atomic::AtomicU32, sync::Mutex<()>, sync::Condvar);
+
+    impl Default for Futex {
+        fn default() -> Self {
+            Self(sync::atomic::AtomicU32::new(0), sync::Mutex::new(()), sync::Condvar::new())
+        }
+    }
+
+    impl Futex {
+        pub(crate) fn word(&self) -> u32 {
+            self.0.load(sync::atomic::Ordering::Acquire)
+        }
+
+        pub(crate) fn wait(&self, word: u32, _deadline: Deadline) {
+            let held = self.1.lock().unwrap();
+            if self.0.load(sync::atomic::Ordering::Relaxed) == word {
+                drop(self.2.wait(held).unwrap());
+            }
+        }
+
+        pub(crate) fn wake_all(&self) {
+            self.0.fetch_add(1, sync::atomic::Ordering::Release);
+            drop(self.1.lock().unwrap());
+            self.2.notify_all();
         }
     }
 

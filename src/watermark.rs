@@ -11,13 +11,17 @@
 //! | sets `WAITED`, and gets the word back: | and gets the word back:                           |
 //! | number reached: leaves, done           | without `WAITED`: done                            |
 //! | else unlocks, rouses the flush core    | with it: locks the list, takes out all that is    |
-//! | and waits                              | due, unlocks, wakes them                          |
+//! | and sleeps                             | due, unlocks, wakes them                          |
 //!
 //! Both exchanges are on one word, so one of them is first: either the waiter sees the new number, or the
 //! publisher sees `WAITED`, and the lock makes it see the entry too. `WAITED` changes only under the lock.
 //!
+//! A thread sleeps on the word of its group, which changes with each call that wakes it: see `watermark/group.rs`.
+//!
 //! A wait ends by the number, by `fail`, or by its timeout; a future that is dropped leaves the list. Models:
 //! `loom-tests/watermark.rs`.
+
+mod group;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +37,9 @@ use crossbeam_utils::CachePadded;
 
 use crate::ring::Doorbell;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Deadline, Mutex, MutexGuard};
+
+use self::group::Group;
 
 const WAITED: u64 = 1;
 const FAILED: u64 = 2;
@@ -49,6 +55,8 @@ pub struct Watermark {
     word: CachePadded<AtomicU64>,
     waiters: Mutex<Waiters>,
     doorbell: Option<Arc<Doorbell>>,
+    /// Which group of threads whoever comes belongs to; `None`: each sleeps alone.
+    round: Option<AtomicU64>,
 }
 
 /// Why a wait ended without its number.
@@ -77,6 +85,8 @@ impl std::error::Error for WaitError {}
 struct Waiters {
     list: BTreeMap<Key, Sleeper>,
     next_id: u64,
+    /// The group of the round in which somebody came last.
+    group: Option<(u64, Arc<Group>)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -87,17 +97,8 @@ struct Key {
 
 #[derive(Debug)]
 enum Sleeper {
-    Thread(Arc<Condvar>),
+    Thread(Arc<Group>),
     Task(Waker),
-}
-
-impl Sleeper {
-    fn wake(self) {
-        match self {
-            Self::Thread(condvar) => condvar.notify_one(),
-            Self::Task(waker) => waker.wake(),
-        }
-    }
 }
 
 impl Waiters {
@@ -106,6 +107,19 @@ impl Waiters {
         self.next_id += 1;
         self.list.insert(key, sleeper);
         key
+    }
+
+    /// The group of this round, or one for a thread by itself.
+    fn group(&mut self, round: Option<u64>) -> Arc<Group> {
+        match (&self.group, round) {
+            (Some((of, group)), Some(round)) if *of == round => Arc::clone(group),
+            (_, Some(round)) => {
+                let group = Arc::new(Group::new());
+                self.group = Some((round, Arc::clone(&group)));
+                group
+            }
+            (_, None) => Arc::new(Group::new()),
+        }
     }
 }
 
@@ -125,6 +139,7 @@ impl Watermark {
             word: CachePadded::new(AtomicU64::new(start << NUMBER_SHIFT)),
             waiters: Mutex::new(Waiters::default()),
             doorbell: None,
+            round: None,
         }
     }
 
@@ -133,6 +148,29 @@ impl Watermark {
     pub fn with_doorbell(mut self, doorbell: Arc<Doorbell>) -> Self {
         self.doorbell = Some(doorbell);
         self
+    }
+
+    /// The same, and threads that begin to wait between two calls of [`Watermark::next_round`] are woken by one call: for a
+    /// number that most of them wait for together.
+    #[must_use]
+    pub fn in_rounds(mut self) -> Self {
+        self.round = Some(AtomicU64::new(0));
+        self
+    }
+
+    /// Whoever begins to wait from now on is told later than those who wait already. A hint.
+    pub fn next_round(&self) {
+        if let Some(round) = &self.round {
+            // ORDERING: Relaxed: whoever is put into the wrong group is woken too early, and sleeps again.
+            round.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often there was a next round.
+    #[cfg(all(test, feature = "testing", not(loom)))]
+    pub(crate) fn round(&self) -> u64 {
+        // ORDERING: Relaxed, see `next_round`.
+        self.round.as_ref().map_or(0, |round| round.load(Ordering::Relaxed))
     }
 
     /// The number.
@@ -212,9 +250,11 @@ impl Watermark {
         if let Some(result) = self.result(target) {
             return result;
         }
-        let condvar = Arc::new(Condvar::default());
+        let deadline = Deadline::after(timeout);
         let mut waiters = self.waiters.lock();
-        let key = waiters.enter(target, Sleeper::Thread(Arc::clone(&condvar)));
+        // ORDERING: Relaxed, see `next_round`.
+        let group = waiters.group(self.round.as_ref().map(|round| round.load(Ordering::Relaxed)));
+        let key = waiters.enter(target, Sleeper::Thread(Arc::clone(&group)));
         if let Some(result) = self.set_waited(target) {
             self.leave(waiters, key);
             return result;
@@ -222,16 +262,21 @@ impl Watermark {
         // Not under the lock: rousing may be a system call, and the flush core needs the lock to answer it.
         drop(waiters);
         self.rouse();
-        let mut waiters = self.waiters.lock();
         loop {
+            // The word first: what is told after the looks that follow changes it.
+            let word = group.word();
+            if group.is_told(target) {
+                return Ok(self.value());
+            }
             if let Some(result) = self.result(target) {
-                self.leave(waiters, key);
+                self.leave(self.waiters.lock(), key);
                 return result;
             }
-            if condvar.wait(&mut waiters, timeout) {
-                self.leave(waiters, key);
+            if deadline.is_over() {
+                self.leave(self.waiters.lock(), key);
                 return self.result(target).unwrap_or(Err(WaitError::TimedOut));
             }
+            group.sleep(word, deadline);
         }
     }
 
@@ -333,11 +378,11 @@ impl Watermark {
 
     #[cold]
     fn wake_due(&self) -> usize {
-        let mut woken = 0;
+        let (mut woken, mut group) = (0, None::<Arc<Group>>);
         loop {
             let mut due: [Option<Sleeper>; WAKE_COUNT_MAX] = [const { None }; WAKE_COUNT_MAX];
             let mut count = 0;
-            {
+            let number = {
                 let mut waiters = self.waiters.lock();
                 // ORDERING: Relaxed: this thread has just exchanged the word, so it sees that or later.
                 let word = self.word.load(Ordering::Relaxed);
@@ -349,11 +394,20 @@ impl Watermark {
                     count += 1;
                 }
                 self.clear_waited(&waiters);
-            }
+                word >> NUMBER_SHIFT
+            };
             // Not under the lock: a waker is somebody else's code.
-            due.into_iter().flatten().for_each(Sleeper::wake);
+            for sleeper in due.into_iter().flatten() {
+                match sleeper {
+                    Sleeper::Task(waker) => waker.wake(),
+                    Sleeper::Thread(next) if group.as_ref().is_some_and(|group| Arc::ptr_eq(group, &next)) => {}
+                    // Some of the former group may still be in the list.
+                    Sleeper::Thread(next) => group.replace(next).into_iter().for_each(|group| group.tell(0)),
+                }
+            }
             woken += count;
             if count < WAKE_COUNT_MAX {
+                group.into_iter().for_each(|group| group.tell(number));
                 return woken;
             }
         }
@@ -498,13 +552,87 @@ mod tests {
         assert_eq!(watermark.waiter_count(), 0);
     }
 
+    /// How often the group was woken to which whoever came last belongs.
+    fn wakes_of_last_group(watermark: &Watermark) -> u32 {
+        watermark.waiters.lock().group.as_ref().map_or(0, |(_, group)| group.word())
+    }
+
+    /// Of how many groups those are who sleep.
+    fn group_count(watermark: &Watermark) -> usize {
+        let waiters = watermark.waiters.lock();
+        let mut groups: Vec<_> = waiters
+            .list
+            .values()
+            .filter_map(|sleeper| match sleeper {
+                Sleeper::Thread(group) => Some(Arc::as_ptr(group)),
+                Sleeper::Task(_) => None,
+            })
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups.len()
+    }
+
+    fn await_waiters(watermark: &Watermark, count: usize) {
+        while watermark.waiter_count() != count {
+            thread::yield_now();
+        }
+    }
+
+    /// More than are taken out of the list at once.
+    #[test]
+    fn all_of_a_round_are_woken_by_one_call() {
+        const COUNT: u64 = 3 * WAKE_COUNT_MAX as u64 + 1;
+        let watermark = Watermark::new(0).in_rounds();
+        thread::scope(|scope| {
+            for target in 1..=COUNT {
+                let watermark = &watermark;
+                scope.spawn(move || assert_eq!(watermark.wait(target, None), Ok(COUNT)));
+            }
+            await_waiters(&watermark, COUNT as usize);
+            let groups = group_count(&watermark);
+            let woken = watermark.publish(COUNT);
+            assert_eq!((groups, woken), (1, COUNT as usize));
+        });
+        assert_eq!(wakes_of_last_group(&watermark), 1);
+        assert_eq!((watermark.waiter_count(), watermark.is_waited_for()), (0, false));
+    }
+
+    #[test]
+    fn who_is_woken_with_others_and_not_meant_sleeps_on_and_another_round_is_left_in_peace() {
+        let watermark = Watermark::new(0).in_rounds();
+        thread::scope(|scope| {
+            let wait = |target| {
+                let watermark = &watermark;
+                scope.spawn(move || watermark.wait(target, None))
+            };
+            let (first, second) = (wait(1), wait(2));
+            await_waiters(&watermark, 2);
+            watermark.next_round();
+            let third = wait(3);
+            await_waiters(&watermark, 3);
+            let groups = group_count(&watermark);
+            let woken = [watermark.publish(1), watermark.publish(2)];
+            let ended = [first.join().unwrap(), second.join().unwrap()];
+            let (left, wakes) = (watermark.waiter_count(), wakes_of_last_group(&watermark));
+            watermark.fail();
+            assert_eq!((groups, woken, left, wakes), (2, [1, 1], 1, 0));
+            assert!(ended[0].is_ok() && ended[1] == Ok(2), "{ended:?}");
+            assert_eq!(third.join().unwrap(), Err(WaitError::Failed));
+        });
+        assert!(!watermark.is_waited_for());
+    }
+
     #[test]
     fn many_threads_wait_while_the_number_rises() {
+        rises_under_many_threads(&Watermark::new(0));
+        rises_under_many_threads(&Watermark::new(0).in_rounds());
+    }
+
+    fn rises_under_many_threads(watermark: &Watermark) {
         const COUNT: u64 = 2_000;
-        let watermark = Watermark::new(0);
         thread::scope(|scope| {
             for first in 1..=4 {
-                let watermark = &watermark;
                 scope.spawn(move || {
                     for target in (first..=COUNT).step_by(3) {
                         assert!(watermark.wait(target, Some(Duration::from_secs(30))).unwrap() >= target);

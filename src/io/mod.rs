@@ -5,6 +5,8 @@ mod dir;
 mod error;
 mod files;
 pub mod fork;
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) mod futex;
 mod landing;
 mod lock;
 pub mod membarrier;

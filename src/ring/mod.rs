@@ -113,7 +113,7 @@ impl Ring {
             bytes,
             ends: CachePadded::new(Ends { tail: AtomicU64::new(0), limit: AtomicU64::new(0) }),
             space: Watermark::new(0).with_doorbell(Arc::clone(doorbell)),
-            durable: Watermark::new(0).with_doorbell(Arc::clone(doorbell)),
+            durable: Watermark::new(0).with_doorbell(Arc::clone(doorbell)).in_rounds(),
         }
     }
 

@@ -83,7 +83,8 @@ impl Flush {
                     }
                     self.shared.counters.durable_lsn.set(lsn.number());
                     for run in &runs {
-                        woken += self.shared.rings.durable(run.ring).publish(run.end) as u64;
+                        let reached = &mut self.state.reached[run.ring as usize];
+                        *reached = run.end.max(*reached);
                     }
                     self.log.recycle_runs(runs);
                 }
@@ -97,6 +98,8 @@ impl Flush {
                     self.shared.status.set_log_room(why);
                 }
                 Event::Failed(failure) => {
+                    // First what was durable before.
+                    woken += self.tell_durable();
                     self.shared.tell_log_failed(&failure);
                     self.shared.status.fail(failure.error);
                     self.shared.close_rings();
@@ -107,6 +110,7 @@ impl Flush {
                 Event::Closed => {}
             }
         }
+        woken += self.tell_durable();
         if group > 0 {
             self.shared.counters.commit_len.record(group);
             let left = self.next_lsn().since(self.log.durable().next());
@@ -124,6 +128,20 @@ impl Flush {
             any |= self.take_read_events();
         }
         any
+    }
+
+    /// All that a commit tells a ring's waiters, by one publish. Gives how many they were.
+    fn tell_durable(&mut self) -> u64 {
+        let rings = (0..).zip(&mut self.state.reached);
+        rings.map(|(ring, reached)| self.shared.rings.durable(ring).publish(std::mem::take(reached)) as u64).sum()
+    }
+
+    /// Those who wait for what was sealed will be told together, and before those who come from now on.
+    pub(super) fn part_waiters(&mut self) {
+        let sealed = self.log.stats().frames;
+        if sealed > std::mem::replace(&mut self.state.sealed, sealed) {
+            (0..self.shared.rings.count()).for_each(|ring| self.shared.rings.durable(ring).next_round());
+        }
     }
 
     pub(super) fn room_text(&self, room: Room) -> Option<String> {

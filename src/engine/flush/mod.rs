@@ -89,6 +89,10 @@ pub(crate) struct State {
     /// How often somebody has begun to wait for durability, as far as it is seen to.
     asks: u64,
     siblings: siblings::Siblings,
+    /// How far each ring has just become durable; 0: not known to have.
+    reached: Vec<u64>,
+    /// Frames that were sealed by the last look.
+    sealed: u64,
     blocked: Option<Blocked>,
     reading: bool,
     /// Where the next frame lies that must be read back, if that is known.
@@ -119,7 +123,7 @@ const SIZES_EVERY: Duration = Duration::from_millis(10);
 impl State {
     pub(crate) fn new(rings: u32, log: &Log) -> Self {
         let start = vec![0; rings as usize];
-        let state = Self { drained: start.clone(), asked: start, ..Self::default() };
+        let state = Self { drained: start.clone(), asked: start.clone(), reached: start, ..Self::default() };
         // What recovery found is told by opening.
         #[cfg(feature = "tracing")]
         let state = Self {
@@ -167,6 +171,7 @@ impl Flush {
         self.log.handle_timeout(now);
         self.parking.log.handle_timeout(now);
         self.submit(now);
+        self.part_waiters();
         again |= self.take_events();
         again |= self.hand_over();
         self.watch_pressure(now);

@@ -356,3 +356,24 @@ fn those_who_come_back_together_share_a_commit_and_who_stays_away_holds_nobody_u
     stage.clock.advance(USUAL / 2);
     assert_eq!((commit(&mut stage), is_told(&mut other)), (1, true));
 }
+
+/// They are woken by one call: it is to be those who wait for the same commit.
+#[test]
+fn who_begins_to_wait_while_a_commit_is_on_its_way_belongs_to_the_next_round() {
+    let round = |stage: &Stage| stage.shared.rings.durable(0).round();
+    let mut stage = Stage::open(Durability::Immediate);
+    stage.settle();
+    let before = round(&stage);
+    let mut one = stage.push();
+    assert!(!is_told(&mut one));
+    assert_eq!(round(&stage), before, "what it waits for is not on its way");
+    while stage.queue.turn_core() {}
+    assert_eq!(round(&stage), before + 1);
+    let mut other = stage.push();
+    assert!(!is_told(&mut other));
+    while stage.queue.turn_core() {}
+    assert_eq!(round(&stage), before + 1, "one commit at a time");
+    stage.settle();
+    assert!(is_told(&mut one) && is_told(&mut other));
+    assert_eq!(round(&stage), before + 2);
+}
