@@ -161,8 +161,9 @@ impl Watermark {
     /// Whoever begins to wait from now on is told later than those who wait already. A hint.
     pub fn next_round(&self) {
         if let Some(round) = &self.round {
-            // ORDERING: Relaxed: whoever is put into the wrong group is woken too early, and sleeps again.
-            round.fetch_add(1, Ordering::Relaxed);
+            // ORDERING: Relaxed: whoever is put into the wrong group is woken too early, and sleeps again. No exchange: of two
+            // calls at once one may be lost.
+            round.store(round.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
 
