@@ -1,4 +1,4 @@
-//! Atomics, locks, channels and threads, from `std` and `parking_lot` or, in a checker, from there: same names,
+//! Atomics, locks, channels and threads, from `std`, `parking_lot` and (the futex) `io/` or, in a checker, from there: same names,
 //! so that what is checked is the code that ships. Nothing else in `src/` names `std::sync::atomic`.
 //!
 //! | built with | atomics, locks | channels, threads | what runs on it |
@@ -41,7 +41,7 @@ pub(crate) use crossbeam_queue::ArrayQueue;
 #[cfg(any(loom, shuttle))]
 pub(crate) use self::modelled::{Deadline, Futex, Mutex, MutexGuard};
 
-/// The checker's lock and condition behind the names and signatures of the ones that ship.
+/// The checker's lock and futex behind the names and signatures of the ones that ship.
 #[cfg(any(loom, shuttle))]
 mod modelled {
     use std::ops::{Deref, DerefMut};
