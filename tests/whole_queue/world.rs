@@ -1257,7 +1257,9 @@ impl World {
         self.gone();
         self.found = None;
         if self.setup.durability != Durability::Memory && !failed {
-            self.left = Some((state.left_in_log - self.model.committed_late, true));
+            // Late ones are the oldest of those left, and what found no place in the log the newest: of either there may
+            // be more than the log has.
+            self.left = Some((state.left_in_log.saturating_sub(self.model.committed_late), true));
             self.park_closed = self.meta_of_park().is_some_and(|meta| meta.clean.is_some());
         }
         Ok(())
