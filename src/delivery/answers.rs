@@ -6,13 +6,13 @@
 //! | what the cursor is told       | a run     | one attempt more      | nothing before the park log has it  |
 
 use std::fmt::Display;
+use std::ops::Range;
 
 use crate::delivery::batch::{RawBatch, u32_of};
 use crate::delivery::dispatcher::Dispatcher;
 use crate::delivery::flight::{Flight, State};
 use crate::delivery::lease::{Lease, LeaseId};
 use crate::delivery::seam::DeliveryEvent;
-use crate::lsn::Lsn;
 use crate::sink::{Outcome, Reason};
 use crate::time::{Instant, UnixNanos};
 
@@ -66,7 +66,9 @@ impl Dispatcher {
         let parked: Vec<u32> = flight.parking.drain(..count).collect();
         self.counts.parked += parked.len() as u64;
         let batch = flight.batch.clone();
-        self.finish(&batch, &parked);
+        for index in parked {
+            self.finish(&batch, index as usize..index as usize + 1);
+        }
         self.note_progress();
     }
 
@@ -119,8 +121,10 @@ impl Dispatcher {
             self.circuit.handle_answer(now, is_there);
         }
         self.counts.malformed += u64::from(sorted.malformed);
-        self.counts.delivered += sorted.acked.len() as u64;
-        self.finish(&flight.batch, &sorted.acked);
+        for run in std::mem::take(&mut sorted.acked) {
+            self.counts.delivered += run.len() as u64;
+            self.finish(&flight.batch, run);
+        }
         if sorted.retry.is_empty() && sorted.park.is_empty() {
             if let Some(adaptive) = &mut self.adaptive {
                 adaptive.handle_latency(now.since(flight.last_out));
@@ -140,20 +144,13 @@ impl Dispatcher {
     }
 
     /// These entries of a batch have had their exit.
-    fn finish(&mut self, batch: &RawBatch, indexes: &[u32]) {
-        let (mut first, mut next) = (Lsn::ZERO, Lsn::ZERO);
-        for index in indexes {
-            let lsn = batch.lsn(*index as usize);
-            if lsn != next {
-                self.finished.add(first, next);
-                first = lsn;
-            }
-            next = lsn.next();
+    fn finish(&mut self, batch: &RawBatch, indexes: Range<usize>) {
+        for (first, next) in batch.stretches(indexes.clone()) {
+            self.finished.add(first, next);
         }
-        self.finished.add(first, next);
         if !self.lanes.is_strict() {
             for index in indexes {
-                if self.lanes.free(batch.lane(*index as usize)) {
+                if self.lanes.free(batch.lane(index)) {
                     self.pending.handle_freed();
                 }
             }

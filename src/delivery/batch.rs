@@ -1,13 +1,13 @@
 //! A run of entries for the sink: raw, as the frames hold it, and decoded, as the sink sees it.
 //!
 //! ```text
-//!  RawBatch   frames: [ Block, Block, … ]     shared with the log: no copy
-//!             entries: [ (lsn, frame, offset, len), … ]
+//!  RawBatch   runs: [ Block, Block, … ]       shared with the log: no copy
+//!             entries: [ (lsn, offset, len), …    run after run ]
 //!  Batch<T>   RawBatch + [ Delivery { lsn, value, time, attempt }, … ]
 //! ```
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -54,17 +54,25 @@ pub(super) struct RawEntry {
     pub(super) lsn: Lsn,
     /// Among what it keeps its order.
     pub(super) lane: Lane,
-    /// Which of the batch's frames.
-    pub(super) frame: u32,
     /// Where its payload begins in the frame's body, and how long it is.
     pub(super) offset: u32,
     pub(super) len: u32,
 }
 
+/// Entries of a batch that lie in one frame.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) frame: RawFrame,
+    /// Index in the batch of the first entry behind it.
+    pub(super) end: usize,
+}
+
 #[derive(Debug)]
 struct Raw {
-    frames: Vec<RawFrame>,
+    /// Each with at least one entry.
+    runs: Vec<Run>,
     entries: Vec<RawEntry>,
+    bytes_len: u64,
     attempt: u32,
 }
 
@@ -73,24 +81,22 @@ struct Raw {
 pub struct RawBatch(Arc<Raw>);
 
 impl RawBatch {
-    pub(super) fn new(frames: Vec<RawFrame>, entries: Vec<RawEntry>, attempt: u32) -> Self {
-        Self(Arc::new(Raw { frames, entries, attempt }))
+    /// Runs of entries, each with at least one.
+    pub(super) fn new(runs: Vec<Run>, entries: Vec<RawEntry>, attempt: u32) -> Self {
+        let bytes_len = bytes_of(&entries);
+        Self(Arc::new(Raw { runs, entries, bytes_len, attempt }))
     }
 
-    /// Some of its entries, by index, for another attempt. Frames that nothing is left of are let go.
+    /// Some of its entries, by index, rising, for another attempt. Frames that nothing is left of are let go.
     pub(super) fn subset(&self, indexes: &[u32], attempt: u32) -> Self {
-        let mut frames: Vec<RawFrame> = Vec::new();
-        let mut last = None;
-        let entries = indexes.iter().map(|index| {
-            let entry = self.0.entries[*index as usize];
-            if last != Some(entry.frame) {
-                last = Some(entry.frame);
-                frames.push(self.0.frames[entry.frame as usize].clone());
-            }
-            RawEntry { frame: u32_of(frames.len() - 1), ..entry }
+        let entries: Vec<_> = indexes.iter().map(|index| self.0.entries[*index as usize]).collect();
+        let mut end = 0;
+        let left = self.0.runs.iter().filter_map(|run| {
+            let first = end;
+            end += indexes[first..].partition_point(|index| (*index as usize) < run.end);
+            (first < end).then(|| Run { frame: run.frame.clone(), end })
         });
-        let entries = entries.collect();
-        Self::new(frames, entries, attempt)
+        Self::new(left.collect(), entries, attempt)
     }
 
     /// How many entries it has.
@@ -126,8 +132,8 @@ impl RawBatch {
     /// The encoding of entry `index`, 8-byte aligned.
     #[must_use]
     pub fn bytes(&self, index: usize) -> &[u8] {
-        let entry = self.0.entries[index];
-        &self.0.frames[entry.frame as usize].body[entry.offset as usize..][..entry.len as usize]
+        let RawEntry { offset, len, .. } = self.0.entries[index];
+        &self.frame(index).body[offset as usize..][..len as usize]
     }
 
     /// What entry `index` was encoded as.
@@ -145,17 +151,33 @@ impl RawBatch {
     /// Bytes of all entries' encodings.
     #[must_use]
     pub fn bytes_len(&self) -> u64 {
-        self.0.entries.iter().map(|entry| u64::from(entry.len)).sum()
+        self.0.bytes_len
     }
 
     /// When delivery got its oldest entry.
     pub(super) fn arrived(&self) -> Option<Instant> {
-        self.0.frames.first().map(|frame| frame.arrived)
+        self.0.runs.first().map(|run| run.frame.arrived)
+    }
+
+    /// Some of its entries, as stretches of LSNs without a gap: the first, and one past the last.
+    pub(super) fn stretches(&self, indexes: Range<usize>) -> impl Iterator<Item = (Lsn, Lsn)> {
+        let stretches = self.0.entries[indexes].chunk_by(|one, other| one.lsn.next() == other.lsn);
+        stretches.map(|stretch| (stretch[0].lsn, stretch[stretch.len() - 1].lsn.next()))
     }
 
     fn frame(&self, index: usize) -> &RawFrame {
-        &self.0.frames[self.0.entries[index].frame as usize]
+        &self.0.runs[self.run_at(index)].frame
     }
+
+    /// The run that entry `index` lies in.
+    fn run_at(&self, index: usize) -> usize {
+        self.0.runs.partition_point(|run| run.end <= index)
+    }
+}
+
+/// Bytes of the encodings of these entries.
+pub(super) fn bytes_of(entries: &[RawEntry]) -> u64 {
+    entries.iter().map(|entry| u64::from(entry.len)).sum()
 }
 
 /// Sizes within a frame are below 2³²: its header's fields are that wide.
@@ -201,13 +223,12 @@ impl<T: Entry> Batch<T> {
     #[must_use]
     pub fn decode(raw: RawBatch, deadline: Option<std::time::Instant>) -> (Self, Vec<Undecodable>) {
         let (mut entries, mut failed) = (Vec::with_capacity(raw.len()), Vec::new());
-        let mut index = 0;
-        while index < raw.len() {
-            // Nothing of ours is left half done by a panic in here: `index` moves on when an entry is whole.
-            let decoding = AssertUnwindSafe(|| decode_run(&raw, &mut index, &mut entries, &mut failed));
+        while entries.len() + failed.len() < raw.len() {
+            // Nothing of ours is left half done by a panic in here: the next one's index is how many have come out.
+            let decoding = AssertUnwindSafe(|| decode_rest(&raw, &mut entries, &mut failed));
             if catch_unwind(decoding).is_err() {
+                let index = entries.len() + failed.len();
                 failed.push(Undecodable { index, error: DecodeError::new("decoding panicked") });
-                index += 1;
             }
         }
         let places = (!failed.is_empty()).then(|| {
@@ -224,51 +245,45 @@ impl<T: Entry> Batch<T> {
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = T>) -> Self {
-        let (mut frames, mut entries) = (Vec::new(), Vec::new());
+        let (mut runs, mut entries) = (Vec::new(), Vec::new());
         for (index, value) in values.into_iter().enumerate() {
             let mut bytes = Vec::new();
             value.encode(&mut bytes).expect("the value has an encoding");
-            let frame = u32_of(index);
             entries.push(RawEntry {
                 lsn: Lsn::FIRST.advance(index as u64),
                 lane: Lane::default(),
-                frame,
                 offset: 0,
                 len: u32_of(bytes.len()),
             });
-            frames.push(RawFrame {
+            let frame = RawFrame {
                 body: Bytes::Owned(bytes.into()),
                 schema: Arc::new(T::SCHEMA),
                 time: UnixNanos(0),
                 arrived: Instant::START,
-            });
+            };
+            runs.push(Run { frame, end: index + 1 });
         }
-        let (batch, failed) = Self::decode(RawBatch::new(frames, entries, 1), None);
+        let (batch, failed) = Self::decode(RawBatch::new(runs, entries, 1), None);
         assert!(failed.is_empty(), "an encoding does not decode: {failed:?}");
         batch
     }
 }
 
-/// Decodes all from `index` on, which moves along.
-fn decode_run<T: Entry>(
-    raw: &RawBatch,
-    index: &mut usize,
-    entries: &mut Vec<Delivery<T>>,
-    failed: &mut Vec<Undecodable>,
-) {
-    let Raw { frames, entries: found, attempt } = &*raw.0;
-    for run in found[*index..].chunk_by(|one, other| one.frame == other.frame) {
-        let frame = &frames[run[0].frame as usize];
+/// Decodes all that has not come out yet.
+fn decode_rest<T: Entry>(raw: &RawBatch, entries: &mut Vec<Delivery<T>>, failed: &mut Vec<Undecodable>) {
+    let Raw { runs, entries: found, attempt, .. } = &*raw.0;
+    let mut index = entries.len() + failed.len();
+    for Run { frame, end } in &runs[raw.run_at(index)..] {
         let (body, time): (&[u8], _) = (&frame.body, system_time(frame.time));
         let is_own = *frame.schema == T::SCHEMA;
-        for RawEntry { lsn, offset, len, .. } in run {
+        for RawEntry { lsn, offset, len, .. } in &found[index..*end] {
             let bytes = &body[*offset as usize..][..*len as usize];
             match if is_own { T::decode(bytes) } else { T::decode_from(&frame.schema, bytes) } {
                 Ok(value) => entries.push(Delivery { lsn: *lsn, value, time, attempt: *attempt }),
-                Err(error) => failed.push(Undecodable { index: *index, error }),
+                Err(error) => failed.push(Undecodable { index: entries.len() + failed.len(), error }),
             }
-            *index += 1;
         }
+        index = *end;
     }
 }
 

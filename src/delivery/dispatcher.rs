@@ -285,16 +285,18 @@ impl Dispatcher {
     // Within.
 
     /// The records of a body that are not finished, after checking all of them.
+    #[expect(clippy::cast_possible_truncation, reason = "no place in a body is higher than its length")]
     fn entries_of(&self, body: &[u8], first: Lsn, next: Lsn) -> Result<Vec<RawEntry>, FrameRefused> {
         let mut entries = Vec::with_capacity(usize::try_from(next.since(first)).map_or(0, |n| n.min(body.len() / 8)));
+        u32_of(body.len());
         let mut lsn = first;
         // What comes at `next_lsn` or after it lies above `acked`.
         let none_above = self.finished.runs() == 0;
         for record in Records::new(body) {
             let record = record.map_err(FrameRefused::Record)?;
             if lsn >= self.next_lsn && (none_above || !self.finished.contains(lsn)) {
-                let (offset, len) = (u32_of(record.offset), u32_of(record.payload.len()));
-                entries.push(RawEntry { lsn, lane: Lane(record.meta), frame: 0, offset, len });
+                let (offset, len) = (record.offset as u32, record.payload.len() as u32);
+                entries.push(RawEntry { lsn, lane: Lane(record.meta), offset, len });
             }
             lsn = lsn.next();
         }

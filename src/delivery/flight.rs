@@ -10,6 +10,8 @@
 //! ```
 //! While some are being parked, those left wait too: one step after another keeps the order plain.
 
+use std::ops::Range;
+
 use crate::delivery::batch::{RawBatch, u32_of};
 use crate::delivery::lease::LeaseId;
 use crate::delivery::park::ParkRecord;
@@ -54,11 +56,21 @@ pub(super) struct Flight {
 /// What a verdict makes of the entries.
 #[derive(Debug, Default)]
 pub(super) struct Sorted {
-    pub(super) acked: Vec<u32>,
+    /// As runs of indexes: mostly it is one, of all.
+    pub(super) acked: Vec<Range<usize>>,
     pub(super) retry: Vec<(u32, Reason)>,
     pub(super) park: Vec<(u32, Reason)>,
     /// The answer had not one verdict for each entry.
     pub(super) malformed: bool,
+}
+
+impl Sorted {
+    fn ack(&mut self, index: usize) {
+        match self.acked.last_mut().filter(|run| run.end == index) {
+            Some(run) => run.end += 1,
+            None => self.acked.push(index..index + 1),
+        }
+    }
 }
 
 impl Flight {
@@ -85,6 +97,10 @@ impl Flight {
         let mut sorted = Sorted::default();
         let answered = self.batch.len() - self.undecodable.len();
         let mut each = match outcome {
+            Outcome::All(Verdict::Ack) if self.undecodable.is_empty() => {
+                sorted.acked.push(0..answered);
+                return sorted;
+            }
             Outcome::Each(verdicts) if verdicts.len() == answered => Err(verdicts.into_iter()),
             Outcome::Each(verdicts) => {
                 sorted.malformed = true;
@@ -104,7 +120,7 @@ impl Flight {
                 Err(verdicts) => verdicts.next(),
             };
             match verdict.expect("there are as many verdicts as entries") {
-                Verdict::Ack => sorted.acked.push(index),
+                Verdict::Ack => sorted.ack(index as usize),
                 Verdict::Retry(why) => sorted.retry.push((index, why)),
                 Verdict::Park(why) => sorted.park.push((index, why)),
             }

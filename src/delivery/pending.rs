@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use crate::delivery::batch::{RawBatch, RawEntry, RawFrame, u32_of};
+use crate::delivery::batch::{RawBatch, RawEntry, RawFrame, Run, bytes_of};
 use crate::delivery::lanes::Lanes;
 use crate::delivery::progress::Attempts;
 use crate::delivery::room::Room;
@@ -111,7 +111,7 @@ impl Pending {
     pub(super) fn cut(&mut self, limits: Limits<'_>, room: &mut Room) -> Option<(RawBatch, u32)> {
         let entries =
             Vec::with_capacity(usize::try_from(self.len).map_or(limits.len_max, |len| len.min(limits.len_max)));
-        let mut cut = Cut { limits, room, frames: Vec::new(), entries, bytes: 0, shared: None, full: false };
+        let mut cut = Cut { limits, room, runs: Vec::new(), entries, bytes: 0, shared: None, full: false };
         if self.freed {
             self.look_through_held(&mut cut);
         }
@@ -141,14 +141,14 @@ impl Pending {
                 self.frames.push_front(front);
             }
         }
-        let Cut { frames, entries, bytes, shared, .. } = cut;
+        let Cut { runs, entries, bytes, shared, .. } = cut;
         if entries.is_empty() {
             return None;
         }
         self.len -= entries.len() as u64;
         self.bytes -= bytes;
         let behind = shared.unwrap_or(0);
-        Some((RawBatch::new(frames, entries, behind.saturating_add(1)), behind))
+        Some((RawBatch::new(runs, entries, behind.saturating_add(1)), behind))
     }
 
     fn look_through_held(&mut self, cut: &mut Cut<'_>) {
@@ -164,15 +164,11 @@ impl Pending {
     }
 }
 
-fn bytes_of(entries: &[RawEntry]) -> u64 {
-    entries.iter().map(|entry| u64::from(entry.len)).sum()
-}
-
 /// A batch while it is cut.
 struct Cut<'a> {
     limits: Limits<'a>,
     room: &'a mut Room,
-    frames: Vec<RawFrame>,
+    runs: Vec<Run>,
     entries: Vec<RawEntry>,
     bytes: u64,
     /// Failed attempts behind each of its entries.
@@ -198,22 +194,31 @@ impl Cut<'_> {
 
     /// What `offer` does, for a run of entries in a cut that is plain. How many of them were taken.
     fn take_run(&mut self, frame: &RawFrame, entries: &[RawEntry]) -> usize {
+        let wanted = &entries[..entries.len().min(self.limits.len_max - self.entries.len())];
+        let (mut taken, mut bytes) = (wanted.len(), self.bytes + bytes_of(wanted));
+        if bytes > self.limits.bytes_max {
+            (taken, bytes) = self.fitting(wanted);
+        }
+        self.full = taken < entries.len();
+        if taken > 0 {
+            self.entries.extend_from_slice(&entries[..taken]);
+            self.runs.push(Run { frame: frame.clone(), end: self.entries.len() });
+            self.bytes = bytes;
+        }
+        taken
+    }
+
+    /// How many of these fit by their bytes, and the batch's bytes with them. The first one of a batch fits whatever it has.
+    fn fitting(&self, entries: &[RawEntry]) -> (usize, u64) {
         let (mut taken, mut bytes) = (0, self.bytes);
-        for entry in entries.iter().take(self.limits.len_max - self.entries.len()) {
+        for entry in entries {
             let with = bytes + u64::from(entry.len);
             if with > self.limits.bytes_max && self.entries.len() + taken > 0 {
                 break;
             }
             (taken, bytes) = (taken + 1, with);
         }
-        self.full = taken < entries.len();
-        if taken > 0 {
-            let at = u32_of(self.frames.len());
-            self.frames.push(frame.clone());
-            self.entries.extend(entries[..taken].iter().map(|entry| RawEntry { frame: at, ..*entry }));
-            self.bytes = bytes;
-        }
-        taken
+        (taken, bytes)
     }
 
     /// Takes the entry if it may and fits; `begun` says whether its frame is in the batch already.
@@ -229,11 +234,14 @@ impl Cut<'_> {
             self.full = true;
             return Fit::Full;
         }
-        if !std::mem::replace(begun, true) {
-            self.frames.push(frame.clone());
-        }
         self.bytes += u64::from(entry.len);
-        self.entries.push(RawEntry { frame: u32_of(self.frames.len() - 1), ..*entry });
+        self.entries.push(*entry);
+        let end = self.entries.len();
+        match self.runs.last_mut().filter(|_| *begun) {
+            Some(run) => run.end = end,
+            None => self.runs.push(Run { frame: frame.clone(), end }),
+        }
+        *begun = true;
         Fit::Taken
     }
 }

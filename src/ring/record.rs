@@ -82,7 +82,8 @@ pub const fn stride_of(payload_len: usize) -> usize {
 /// The records of a frame's body, in order. Ends early, with an `Err`, at bytes that are no record.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
-    body: &'a [u8],
+    /// What is left of it, from `at` on.
+    rest: &'a [u8],
     at: usize,
 }
 
@@ -108,32 +109,38 @@ impl<'a> Records<'a> {
     /// The records of `body`.
     #[must_use]
     pub const fn new(body: &'a [u8]) -> Self {
-        Self { body, at: 0 }
+        Self { rest: body, at: 0 }
     }
 }
 
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BadRecord>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let rest = self.body.get(self.at..).filter(|rest| !rest.is_empty())?;
-        let bad = BadRecord { at: self.at };
-        let header = |at: usize| rest.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-        let (Some(word), Some(meta)) = (header(0).map(Word), header(4)) else {
-            self.at = self.body.len();
-            return Some(Err(bad));
-        };
-        let whole =
-            word.state() == State::Ready && word.total_len() >= RECORD_HEADER_LEN && word.stride() <= rest.len();
-        if !whole {
-            self.at = self.body.len();
-            return Some(Err(bad));
+        if self.rest.is_empty() {
+            return None;
         }
-        let record =
-            Record { meta, payload: &rest[RECORD_HEADER_LEN..word.total_len()], offset: self.at + RECORD_HEADER_LEN };
-        self.at += word.stride();
+        let Some((record, stride)) = record_at(self.rest, self.at) else {
+            self.rest = &[];
+            return Some(Err(BadRecord { at: self.at }));
+        };
+        self.rest = &self.rest[stride..];
+        self.at += stride;
         Some(Ok(record))
     }
+}
+
+/// The record that `rest` begins with, which is at `at` in its body, and the bytes that it takes.
+#[inline]
+fn record_at(rest: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+    let header = u64::from_le_bytes(*rest.first_chunk::<RECORD_HEADER_LEN>()?);
+    let (word, meta) = (Word((header & 0xffff_ffff) as u32), (header >> 32) as u32);
+    if word.state() != State::Ready || word.stride() > rest.len() {
+        return None;
+    }
+    let payload = rest.get(RECORD_HEADER_LEN..word.total_len())?;
+    Some((Record { meta, payload, offset: at + RECORD_HEADER_LEN }, word.stride()))
 }
 
 #[cfg(all(test, not(loom)))]
