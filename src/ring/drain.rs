@@ -81,52 +81,36 @@ impl Drainer {
         let len = ring.bytes.len();
         let start = reader.position;
         let stays = reader.is_stuck || self.held.is_some();
-        let mut position = start;
-        let (mut bytes, mut records, mut payload) = (0, 0, 0);
-        // Offsets in the ring that have been passed and not yet copied and freed.
-        let mut run: Option<Range<usize>> = None;
+        let mut drained = Drained { bytes: 0, records: 0, payload: 0, end: start };
         // A lap above what is held its records stand again.
         let limit = limit_of(ring);
-        while position < limit {
-            let at = offset(position, len);
-            // ORDERING: Acquire, so that the payload is seen that was written before the word became READY.
-            let word = ring.bytes.load(at, Ordering::Acquire);
-            let stride = word.stride();
-            let is_ready = match word.state() {
-                State::Free | State::Claimed => break,
-                State::Ready => true,
-                State::Skip => false,
-            };
-            assert!(stride > 0 && stride <= len - at, "a record of {stride} bytes at {at} leaves the ring of {len}");
-            let pending = run.as_ref().map_or(0, ExactSizeIterator::len);
-            if is_ready && stride > out.len() - bytes - pending {
+        while drained.end < limit {
+            let at = offset(drained.end, len);
+            let ahead = usize::try_from(limit - drained.end).map_or(len - at, |left| left.min(len - at));
+            let out = &mut out[drained.bytes..];
+            let run = ready_run(ring, at, ahead, out.len());
+            if run.bytes > 0 {
+                // SAFETY: every record in the run was READY, so its producer has let go of it; the words were in bounds.
+                unsafe { ring.bytes.copy_to(at, &mut out[..run.bytes]) };
+            }
+            let skipped = if let Behind::Skip(stride) = run.behind { stride } else { 0 };
+            free(ring, at..at + run.bytes + skipped, stays);
+            drained.bytes += run.bytes;
+            drained.records += run.records;
+            drained.payload += run.payload;
+            drained.end += (run.bytes + skipped) as u64;
+            if run.behind == Behind::Nothing {
                 break;
             }
-            position += stride as u64;
-            if !is_ready {
-                bytes += take(ring, run.take(), &mut out[bytes..], stays);
-                free(ring, at..at + stride, stays);
-                continue;
-            }
-            records += 1;
-            payload += word.total_len() - RECORD_HEADER_LEN;
-            let taken = run.map_or(at, |run| run.start)..at + stride;
-            run = if taken.end == len || taken.len() >= CHUNK_LEN_MAX {
-                bytes += take(ring, Some(taken), &mut out[bytes..], stays);
-                None
-            } else {
-                Some(taken)
-            };
         }
-        bytes += take(ring, run, &mut out[bytes..], stays);
-        if position != start {
-            reader.position = position;
+        if drained.end != start {
+            reader.position = drained.end;
             if !stays {
                 // Release inside: who sees this head sees the zeroes below it.
-                ring.space.publish(position);
+                ring.space.publish(drained.end);
             }
         }
-        Drained { bytes, records, payload, end: position }
+        drained
     }
 
     /// Whether a ring has something to take.
@@ -201,14 +185,53 @@ fn limit_of(ring: &Ring) -> u64 {
     ring.space.value() + ring.bytes.len() as u64
 }
 
-/// Copies a run of ready records and frees it; gives its length.
-fn take(ring: &Ring, run: Option<Range<usize>>, out: &mut [u8], stays: bool) -> usize {
-    let Some(run) = run else { return 0 };
-    let len = run.len();
-    // SAFETY: every record in the run was READY, so its producer has let go of it; the words were in bounds.
-    unsafe { ring.bytes.copy_to(run.start, &mut out[..len]) };
-    free(ring, run, stays);
-    len
+/// READY records, one behind the other.
+struct Run {
+    bytes: usize,
+    records: u32,
+    payload: usize,
+    behind: Behind,
+}
+
+/// What a run ended at.
+#[derive(PartialEq, Eq)]
+enum Behind {
+    /// It is as long as runs may be: another may follow.
+    More,
+    /// So many bytes to be stepped over.
+    Skip(usize),
+    /// Nothing that may be taken now.
+    Nothing,
+}
+
+/// The run that begins at `at`: of `ahead` bytes, and as many as one copy takes, up to the record that is the first to reach
+/// there; of no more than `room`.
+fn ready_run(ring: &Ring, at: usize, ahead: usize, room: usize) -> Run {
+    let len = ring.bytes.len();
+    let (mut bytes, mut records, mut payload) = (0, 0, 0);
+    let mut behind = Behind::More;
+    while bytes < ahead.min(CHUNK_LEN_MAX) {
+        // ORDERING: Acquire, so that the payload is seen that was written before the word became READY.
+        let word = ring.bytes.load(at + bytes, Ordering::Acquire);
+        let (state, stride, left) = (word.state(), word.stride(), len - at - bytes);
+        if matches!(state, State::Free | State::Claimed) {
+            behind = Behind::Nothing;
+            break;
+        }
+        assert!(stride > 0 && stride <= left, "a record of {stride} bytes, {left} before the end of the ring");
+        if state == State::Skip {
+            behind = Behind::Skip(stride);
+            break;
+        }
+        if stride > room - bytes {
+            behind = Behind::Nothing;
+            break;
+        }
+        bytes += stride;
+        records += 1;
+        payload += word.total_len() - RECORD_HEADER_LEN;
+    }
+    Run { bytes, records, payload, behind }
 }
 
 /// Makes passed bytes zero. Not where they are held, nor behind a claim that was given up: nothing there is ever
