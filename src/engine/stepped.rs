@@ -183,6 +183,12 @@ impl<T: Entry> SteppedQueue<T> {
         Producer { shared: Arc::clone(&self.shared), entries: PhantomData }
     }
 
+    /// As if the process had so many processors: by itself it counts on one.
+    #[cfg(test)]
+    pub(crate) fn run_among(&mut self, processors: usize) {
+        self.core.as_mut().expect("it has not ended").run_among(processors);
+    }
+
     /// The flush core's turn. False: it sleeps, or has ended.
     pub fn turn_core(&mut self) -> bool {
         let Some(core) = &mut self.core else {

@@ -116,6 +116,8 @@ impl Flush {
             let left = self.next_lsn().since(self.log.durable().next());
             let counts = self.counts();
             self.state.siblings.tell(woken, group, left, counts);
+            let usual = self.log.stats().commit_ewma;
+            self.state.glance.tell(woken, self.clock.now(), usual, counts.entries);
         }
         while let Some(event) = self.parking.log.poll_event() {
             any = true;

@@ -16,11 +16,13 @@
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
 //! | `pressure.rs`| how full the queue is                                     |
+//! | `glance.rs`  | whether it looks for the one whom it has told before that  |
 //! | `siblings.rs`| whether a commit waits for those whom the last one told   |
 //! | `waits.rs`   | who asks for an LSN, and the deadlines of tasks           |
 
 mod at_disk;
 mod drain;
+mod glance;
 mod log_io;
 mod pressure;
 mod rest;
@@ -32,7 +34,9 @@ mod waits;
 pub(crate) use self::at_disk::AtDisk;
 pub(crate) use self::rest::Rest;
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::config::Durability;
@@ -89,6 +93,7 @@ pub(crate) struct State {
     /// How often somebody has begun to wait for durability, as far as it is seen to.
     asks: u64,
     siblings: siblings::Siblings,
+    glance: glance::Glance,
     /// How far each ring has just become durable; 0: not known to have.
     reached: Vec<u64>,
     /// Frames that were sealed by the last look.
@@ -140,11 +145,17 @@ impl State {
 impl Flush {
     /// Runs until both logs are closed.
     pub(crate) fn run(mut self) {
+        self.run_among(thread::available_parallelism().map_or(1, NonZero::get));
         while !self.is_over() {
             let rest = self.turn();
             self.wait(rest);
         }
         self.finish();
+    }
+
+    /// The threads of this process may run on so many processors.
+    pub(crate) fn run_among(&mut self, processors: usize) {
+        self.state.glance = glance::Glance::among(processors);
     }
 
     /// Does what is to be done now, without waiting, and tells how to rest until the next turn.

@@ -7,6 +7,7 @@
 //! | without commits: more than the sink takes   | the same; the sink's answers wake it too     |
 //! | traffic, and nobody waits                   | a nap of 50 µs: draining lazily is what makes pushes cheap |
 //! | somebody who waits for what is claimed and not published | deep: the push that publishes it wakes |
+//! | one waiter, who was just told               | not yet: see `glance.rs`                     |
 //! | no memory or no segment to drain into       | a nap, until the sink has freed some         |
 
 use std::time::Duration;
@@ -73,6 +74,10 @@ impl Flush {
         let due = due.into_iter().flatten().min();
         let until_due = due.map(|at| at.since(now)).into_iter().chain(self.state.waits.next_alarm(now)).min();
         if until_due == Some(Duration::ZERO) {
+            return Rest::Look;
+        }
+        if self.state.glance.is_worth(now, self.next_lsn().number()) {
+            std::hint::spin_loop();
             return Rest::Look;
         }
         if drained {

@@ -113,6 +113,30 @@ fn who_waits_behind_a_claim_is_told_when_that_is_published() {
     }
 }
 
+/// Whoever was told alone is back in no time: the flush core is awake for it, for a while, and then sleeps.
+#[test]
+fn one_who_was_told_alone_is_looked_for_before_the_flush_core_sleeps() {
+    for (processors, waiters, looks) in [(2, 1, true), (1, 1, false), (2, 2, false)] {
+        let mut stage = Stage::open(Durability::Immediate);
+        stage.queue.run_among(processors);
+        stage.settle();
+        let mut durables: Vec<_> = (0..waiters).map(|_| stage.push()).collect();
+        durables.iter_mut().for_each(|durable| assert!(!is_told(durable)));
+        for _ in 0..100 {
+            if durables.iter_mut().all(is_told) {
+                break;
+            }
+            stage.clock.advance(Duration::from_micros(10));
+            let _ = stage.queue.turn_core() || stage.machine.step();
+        }
+        assert!(durables.iter_mut().all(is_told));
+        let turns = (0..100).take_while(|_| stage.queue.turn_core()).count();
+        assert_eq!(turns == 100, looks, "{turns} turns for {waiters} on {processors}");
+        stage.clock.advance(Duration::from_millis(1));
+        stage.settle();
+    }
+}
+
 /// As a queue begins: the first segment is still being prepared, and the log takes nothing more.
 #[test]
 fn who_began_to_wait_while_the_log_had_no_room_is_told() {
