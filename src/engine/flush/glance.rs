@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use crate::time::Instant;
 
+use super::tries::Tries;
+
 /// How long it looks at most: a few times what it takes a thread to be woken.
 const LOOK_MAX: Duration = Duration::from_micros(50);
-/// Commits that go by at most between a look in vain and the next one.
-const SKIPPED_MAX: u32 = 256;
 
 /// Whether somebody is looked for.
 #[derive(Debug, Default)]
@@ -25,9 +25,7 @@ pub(super) struct Glance {
     has_room: bool,
     /// Until when, and how many entries there were when it began.
     looks: Option<(Instant, u64)>,
-    skip: u32,
-    /// How many commits go by after the next look in vain.
-    skip_next: u32,
+    tries: Tries,
 }
 
 impl Glance {
@@ -38,8 +36,7 @@ impl Glance {
 
     /// A commit has woken so many waiters; it took as long as `usual`, mostly.
     pub(super) fn tell(&mut self, told: u64, now: Instant, usual: Duration, entries: u64) {
-        let may_look = self.has_room && told == 1 && self.skip == 0;
-        self.skip = self.skip.saturating_sub(1);
+        let may_look = self.tries.next() && self.has_room && told == 1;
         self.looks = may_look.then(|| (now + LOOK_MAX.min(usual / 2), entries));
     }
 
@@ -48,14 +45,13 @@ impl Glance {
         let Some((until, before)) = self.looks else {
             return false;
         };
-        if entries > before {
-            (self.looks, self.skip_next) = (None, 0);
-        } else if now >= until {
+        let is_back = entries > before;
+        let is_over = is_back || now >= until;
+        if is_over {
             self.looks = None;
-            self.skip_next = (self.skip_next * 2).clamp(1, SKIPPED_MAX);
-            self.skip = self.skip_next;
+            self.tries.tried(is_back);
         }
-        self.looks.is_some()
+        !is_over
     }
 }
 

@@ -16,8 +16,9 @@
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
 //! | `pressure.rs`| how full the queue is                                     |
-//! | `glance.rs`  | whether it looks for the one whom it has told before that  |
+//! | `glance.rs`  | whether it looks for the one it has told before it sleeps |
 //! | `siblings.rs`| whether a commit waits for those whom the last one told   |
+//! | `tries.rs`   | how often either of these two is tried                    |
 //! | `waits.rs`   | who asks for an LSN, and the deadlines of tasks           |
 
 mod at_disk;
@@ -29,6 +30,7 @@ mod rest;
 mod siblings;
 #[cfg(all(test, feature = "testing", not(loom)))]
 mod tests;
+mod tries;
 mod waits;
 
 pub(crate) use self::at_disk::AtDisk;

@@ -18,9 +18,7 @@ use crate::config::Durability;
 use crate::time::Instant;
 
 use super::Flush;
-
-/// Commits that go by at most between a wait in vain and the next try.
-const SKIPPED_MAX: u32 = 256;
+use super::tries::Tries;
 
 /// Counts that only grow, as they stood at some time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,28 +44,22 @@ pub(super) struct Siblings {
     since: Option<Instant>,
     /// Whether the commit in flight was made to wait.
     has_waited: bool,
-    skip: u32,
-    /// How many go by after the next wait in vain.
-    skip_next: u32,
+    tries: Tries,
 }
 
 impl Siblings {
     /// A commit of `len` entries has woken so many waiters, and `left` entries came too late for it.
     pub(super) fn tell(&mut self, told: u64, len: u64, left: u64, now: Counts) {
         if std::mem::take(&mut self.has_waited) {
-            let pays = left * 2 <= len;
-            self.skip_next = if pays { 0 } else { (self.skip_next * 2).clamp(1, SKIPPED_MAX) };
-            self.skip = self.skip_next;
+            self.tries.tried(left * 2 <= len);
         }
-        let tries = self.is_trying();
-        self.skip = self.skip.saturating_sub(1);
-        (self.told, self.len, self.then) = (if tries { told } else { 0 }, len, now);
+        (self.told, self.len, self.then) = (if self.tries.next() { told } else { 0 }, len, now);
         (self.seen, self.since) = (None, None);
     }
 
     /// Whether those whom the next commit tells are awaited.
     pub(super) const fn is_trying(&self) -> bool {
-        self.skip == 0
+        self.tries.is_trying()
     }
 
     /// Until when the next commit waits, if it does; `usual` is what a commit takes.
@@ -182,7 +174,7 @@ mod tests {
         let between: Vec<u64> = waits.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert_eq!(between, [2, 3, 5, 9, 17, 33, 65, 129, 257, 257, 257, 257, 257, 257], "{waits:?}");
         // Once it pays, it is done at each commit.
-        siblings.skip = 0;
+        siblings.tries = Tries::default();
         for n in 2000..2010 {
             siblings.tell(4, 4, 1, counts(4 * n, 4 * n));
             assert!(siblings.awaits(at(1000 * n), USUAL, counts(4 * n, 4 * n + 1)).is_some(), "{n}");
