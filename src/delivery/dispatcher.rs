@@ -45,7 +45,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::delivery::adaptive::Adaptive;
-use crate::delivery::batch::{Bytes, RawBatch, RawEntry, RawFrame, u32_of};
+use crate::delivery::batch::{Bytes, RawBatch, RawEntry, RawFrame};
 use crate::delivery::breaker::{BreakerState, Circuit};
 use crate::delivery::flight::{Flight, State};
 use crate::delivery::lanes::{Lane, Lanes};
@@ -288,7 +288,7 @@ impl Dispatcher {
     #[expect(clippy::cast_possible_truncation, reason = "no place in a body is higher than its length")]
     fn entries_of(&self, body: &[u8], first: Lsn, next: Lsn) -> Result<Vec<RawEntry>, FrameRefused> {
         let mut entries = Vec::with_capacity(usize::try_from(next.since(first)).map_or(0, |n| n.min(body.len() / 8)));
-        u32_of(body.len());
+        assert!(u32::try_from(body.len()).is_ok(), "a frame is shorter than 4 GiB");
         let mut lsn = first;
         // What comes at `next_lsn` or after it lies above `acked`.
         let none_above = self.finished.runs() == 0;

@@ -204,33 +204,32 @@ enum Behind {
     Nothing,
 }
 
-/// The run that begins at `at`: of `ahead` bytes, and as many as one copy takes, up to the record that is the first to reach
-/// there; of no more than `room`.
+/// The run that begins at `at`. It ends behind the first record that reaches `ahead` bytes, or as many as are copied at once, and
+/// takes no more than `room`.
 fn ready_run(ring: &Ring, at: usize, ahead: usize, room: usize) -> Run {
     let len = ring.bytes.len();
     let (mut bytes, mut records, mut payload) = (0, 0, 0);
-    let mut behind = Behind::More;
-    while bytes < ahead.min(CHUNK_LEN_MAX) {
+    let behind = loop {
+        if bytes >= ahead.min(CHUNK_LEN_MAX) {
+            break Behind::More;
+        }
         // ORDERING: Acquire, so that the payload is seen that was written before the word became READY.
         let word = ring.bytes.load(at + bytes, Ordering::Acquire);
         let (state, stride, left) = (word.state(), word.stride(), len - at - bytes);
         if matches!(state, State::Free | State::Claimed) {
-            behind = Behind::Nothing;
-            break;
+            break Behind::Nothing;
         }
         assert!(stride > 0 && stride <= left, "a record of {stride} bytes, {left} before the end of the ring");
         if state == State::Skip {
-            behind = Behind::Skip(stride);
-            break;
+            break Behind::Skip(stride);
         }
         if stride > room - bytes {
-            behind = Behind::Nothing;
-            break;
+            break Behind::Nothing;
         }
         bytes += stride;
         records += 1;
         payload += word.total_len() - RECORD_HEADER_LEN;
-    }
+    };
     Run { bytes, records, payload, behind }
 }
 
