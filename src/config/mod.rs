@@ -80,7 +80,7 @@ pub enum Idle {
     /// Looks around for 50 µs before it sleeps.
     Backoff,
     /// Never sleeps: takes a whole core, saves the wake-up. Give it one of its own (`Builder::cpu`) and keep other threads off
-    /// it: the kernel may let a thread that it wakes wait on that core until its tick, up to 4 ms.
+    /// it: a thread that has to share it may wait for some milliseconds.
     Spin,
 }
 
