@@ -43,7 +43,8 @@ fuzz_target!(|bytes: &[u8]| {
                 taken += record.stride;
                 if let Some(lsn) = record.lsn {
                     let holds = |note: &&Note| note.start <= record.position && position <= note.end;
-                    let note = control.notes.iter().find(holds).expect("an LSN comes from a note that holds the record");
+                    let note =
+                        control.notes.iter().find(holds).expect("an LSN comes from a note that holds the record");
                     assert!(lsn >= note.first && lsn.since(note.first) < record.position - note.start + 1);
                 }
             }

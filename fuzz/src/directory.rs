@@ -4,8 +4,8 @@
 use arbitrary::Arbitrary;
 use ringwal::ring::record::{State, Word, stride_of};
 use ringwal::time::UnixNanos;
-use ringwal::wal::cursor::{CURSOR_ATTEMPTS_MAX, CURSOR_LEN, CURSOR_RANGES_MAX, Cursor, cursor_offset, meta_file_len};
 use ringwal::wal::coding::BodyCoding;
+use ringwal::wal::cursor::{CURSOR_ATTEMPTS_MAX, CURSOR_LEN, CURSOR_RANGES_MAX, Cursor, cursor_offset, meta_file_len};
 use ringwal::wal::frame::{FRAME_HEADER_LEN, FrameHeader, FrameKind};
 use ringwal::wal::meta::{LogEnd, Meta, meta_copy_len, meta_offset};
 use ringwal::wal::op::{FileId, LogId};
@@ -150,7 +150,9 @@ impl MetaCopy {
             recovered: end(self.recovered),
             untold: self.untold(),
         };
-        meta.encode(&mut file[meta_offset(generation, shape.block_len) as usize..][..meta_copy_len(shape.block_len) as usize]);
+        meta.encode(
+            &mut file[meta_offset(generation, shape.block_len) as usize..][..meta_copy_len(shape.block_len) as usize],
+        );
     }
 }
 
