@@ -20,7 +20,9 @@ async fn post(lines: &[&str]) -> std::io::Result<usize> {
 }
 
 async fn work(orders: &Producer<String>) -> Result<(), Box<dyn Error>> {
-    // Many at once: push them all, await the last of this thread.
+    // Many at once: push them all, await the last. That is enough here, as one thread drives this task, and what it
+    // pushes without keys goes into one ring. On a runtime with several threads a task may change its thread at each
+    // `await`, and the last receipt covers the last ring only: await each, or `Queue::flush_async`.
     let mut last = None;
     for order in 0..100 {
         last = Some(orders.push_async(format!("order {order}")).await?);

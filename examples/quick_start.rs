@@ -23,7 +23,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     }))?;
     let clicks = queue.producer();
-    // On disk within the period, 5 ms by default.
+    // A sync begins within the period, 5 ms by default; on disk when that ends.
     clicks.push(Click { user: 7, page: "/".into() })?;
     // On disk when `wait` returns.
     clicks.push_durable(Click { user: 7, page: "/buy".into() })?.wait()?;

@@ -165,15 +165,18 @@ impl Builder {
         self
     }
 
-    /// Longest entry in bytes, as encoded. Default: 256 KiB less 8. Range: 1 to a quarter of
+    /// Longest entry in bytes, as encoded. Default: 256 KiB less 8. Range: 1 to 64 MiB, and at most a quarter of
     /// `ring_bytes` less 8. Longer entries need longer frames, and so more `memory_max`.
     pub fn entry_len_max(mut self, bytes: usize) -> Self {
         self.config.entry_len_max = bytes;
         self
     }
 
-    /// Most bytes of memory for entries between ring and sink. Default: 64 MiB. Range: twelve frames to
-    /// 1 TiB. What does not fit waits on disk and is read back.
+    /// Most bytes of memory for entries between ring and sink. Default: 64 MiB. Range: twelve times the longest frame and
+    /// 64 KiB (by default 4608 KiB; with compression or a cipher sixteen times) to 1 TiB. What does not fit waits on disk
+    /// and is read back.
+    ///
+    /// With io_uring all of it is registered with the kernel, and so is resident from opening on.
     pub fn memory_max(mut self, bytes: u64) -> Self {
         self.config.memory_max = bytes;
         self
@@ -194,8 +197,12 @@ impl Builder {
         self
     }
 
-    /// Most bytes on disk for parked entries. Default: 64 MiB. When it is reached, [`park_full`](Self::park_full) says
-    /// what becomes of an entry that should be parked, and health says so.
+    /// Most bytes on disk for parked entries. Default: 64 MiB. Range: two segments of the park (1536 KiB by default) or
+    /// more. When it is reached, [`park_full`](Self::park_full) says what becomes of an entry that should be parked, and
+    /// health says so.
+    ///
+    /// A segment of the park has a 64th of this, but at least room for two of the longest frames with 64 KiB each (768 KiB
+    /// by default), and at most [`segment_len`](Self::segment_len). That is fixed when the directory is created.
     pub fn park_bytes_max(mut self, bytes: u64) -> Self {
         self.config.park_bytes_max = bytes;
         self
@@ -300,7 +307,7 @@ impl Builder {
         self
     }
 
-    /// What opening does with a hole in the log. Default: `Stop`.
+    /// What opening does with a hole in the log, and delivery with one that it finds later. Default: `Stop`.
     pub fn on_corruption(mut self, policy: OnCorruption) -> Self {
         self.config.on_corruption = policy;
         self
@@ -365,13 +372,16 @@ impl Builder {
         self
     }
 
-    /// How long dropping a queue without [`shutdown`](crate::Queue::shutdown) may take. Default: 1 s.
+    /// How long dropping a queue without [`shutdown`](crate::Queue::shutdown) gives what was pushed to get into the log, and
+    /// the sink to finish its batch. Default: 1 s. Range: 0 to 1 h. It is no bound: closing waits up to 30 s more for the
+    /// disk, and up to 10 s for a delivery thread that the machine does not run.
     pub fn drop_timeout(mut self, timeout: Duration) -> Self {
         self.config.drop_timeout = timeout;
         self
     }
 
-    /// The queue's name, for threads and metrics. Default: "ringwal". Range: 1 to 64 bytes.
+    /// The queue's name, for threads and metrics. Default: "ringwal". Range: 1 to 64 bytes, without a zero byte or a
+    /// newline.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.config.name = name.into();
         self

@@ -60,7 +60,8 @@ impl Durable {
     /// Waits until it is on disk.
     ///
     /// # Errors
-    /// See [`LogError`]. After [`LogError::Failed`] the entry may or may not be on disk.
+    /// See [`LogError`]. After [`LogError::Failed`] the entry may or may not be on disk. [`LogError::WouldDeadlock`] in the
+    /// queue's own sink, if it would have to wait.
     pub fn wait(self) -> Result<(), LogError> {
         self.wait_for(None)
     }

@@ -97,9 +97,10 @@ pub trait Entry: Sized + Send + 'static {
         if Self::accepts(schema) { Self::decode(bytes) } else { Err(DecodeError::schema(schema, &Self::SCHEMA)) }
     }
 
-    /// Entries of one key reach the sink in the order in which they were pushed, by whatever thread. With
-    /// [`in_flight_max`](crate::Builder::in_flight_max) above 1 it is keys that let batches go out side by side. Asked
-    /// more than once for a push: it must always answer the same, and be cheap.
+    /// Entries of one key reach the sink in the order in which they were pushed, by whatever thread, if all are pushed
+    /// through [`Producer`](crate::Producer). A [`PinnedProducer`](crate::PinnedProducer) puts them into its own ring: its
+    /// entries are ordered only among themselves. With [`in_flight_max`](crate::Builder::in_flight_max) above 1 it is keys
+    /// that let batches go out side by side. Asked more than once for a push: it must always answer the same, and be cheap.
     fn key(&self) -> Option<u64> {
         None
     }

@@ -71,7 +71,8 @@ pub enum Concern {
     /// So many parked entries were discarded since the queue was opened, as the park was full and
     /// [`park_full`](crate::Builder::park_full) says so.
     ParkDropped(u64),
-    /// Recovery gave entries up, as configured.
+    /// Opening gave entries up, as configured. What is given up later counts in [`Metrics::lost`](crate::Metrics::lost)
+    /// only.
     LostEntries(u64),
     /// The runtime that the sink works on ([`Builder::runtime`](crate::Builder)) was shut down: nothing is delivered any
     /// more. Pushes go on, into the log.

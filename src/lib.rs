@@ -12,7 +12,7 @@
 //!     Ok(println!("{} lines shipped", batch.len())) // an Err: retried with backoff, then parked
 //! }))?;
 //! let lines = queue.producer(); // Clone + Send + Sync
-//! lines.push("on disk within the period".to_owned())?;
+//! lines.push("synced within the period".to_owned())?;
 //! lines.push_durable("on disk now".to_owned())?.wait()?;
 //! queue.shutdown(std::time::Duration::from_secs(10))?; // what is left waits for the next start
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,7 +34,7 @@
 //! | about      | what holds                                                                             |
 //! |------------|----------------------------------------------------------------------------------------|
 //! | delivery   | at least once; exactly once where the sink stores LSNs and answers [`Sink::committed`] |
-//! | order      | per thread and per pinned producer; per key ([`Entry::key`]); else by LSN only         |
+//! | order      | per thread without a key; per key ([`Entry::key`]) through [`Producer`]; per [`PinnedProducer`]; else by LSN only |
 //! | numbers    | an [`Lsn`] rises with each entry and is never given to another one, restarts included  |
 //! | durability | as [`Durability`] says; a [`Durable`] or [`Queue::flush`] makes the log hurry          |
 //! | a killed process | what was pushed and not yet written is gone, unless rings are shared: [`Builder::rings_in`]  |

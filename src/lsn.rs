@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-/// The number of an entry in the log: the first is 1, each next one is one more, without gaps,
-/// and numbers survive restarts. [`Lsn::ZERO`] stands before the first entry.
+/// The number of an entry in the log: the first is 1, each next one is one more, and numbers survive restarts. After a
+/// crash under `Spill`, a failed log or damage some may be skipped; none is given twice. [`Lsn::ZERO`] stands before the
+/// first entry.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Lsn(u64);
 

@@ -110,7 +110,7 @@ pub(crate) struct Counters {
 
 /// A snapshot of a queue's counts and gauges.
 ///
-/// When the queue is quiescent, [`Metrics::accounted`] equals `recovered + pushed` exactly; a live
+/// When the queue is quiescent, [`Metrics::accounted`] equals [`Metrics::came_in`] exactly; a live
 /// snapshot never accounts for more than that.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
@@ -149,7 +149,9 @@ pub struct Metrics {
     pub park_dropped: u64,
     /// Parked entries that were put back into the queue; they count as pushed again.
     pub redelivered: u64,
-    /// Entries given up: a failed log at shutdown, or corruption under `CutTail` or `Quarantine`.
+    /// Entries given up since open, under `Quarantine` only: they could not be read back for delivery, or for a listing of
+    /// the park. What opening gave up is in [`Recovery::lost`](crate::Recovery::lost), what a log that failed or was full
+    /// has lost at the end only in what [`shutdown`](crate::Queue::shutdown) answers.
     pub lost: u64,
     /// Entries on their way to the sink: in memory or in the log.
     pub pending: u64,
@@ -169,7 +171,7 @@ pub struct Metrics {
     pub delivery_timeouts: u64,
     /// Deliveries that ended in a panic of the sink.
     pub sink_panics: u64,
-    /// Entries that were delivered again because of a retry.
+    /// Entries that are to be offered again, counted at each retry.
     pub retries: u64,
     /// How often the breaker has opened.
     pub breaker_opened: u64,

@@ -12,7 +12,8 @@ use crate::producer::{Patience, Producer, Refusal, SpaceWait, lane_of_key, with_
 use crate::ring::{ClaimError, PinnedClaim, PinnedRing};
 
 /// Pushes entries from one place at a time, strictly in order, into a ring of its own while there are
-/// free ones ([`pinned_rings`](crate::Builder::pinned_rings)); without one it shares a ring.
+/// free ones ([`pinned_rings`](crate::Builder::pinned_rings)). With others its entries have no order, not even those of
+/// one [key](Entry::key). Without a ring of its own it pushes as a [`Producer`] does, in that one's order.
 pub struct PinnedProducer<T> {
     producer: Producer<T>,
     ring: Option<PinnedRing>,
@@ -162,8 +163,8 @@ impl<T: Entry + InPlace> PinnedProducer<T> {
     /// claim gives it up. As [`try_push`](Self::try_push) it never waits.
     ///
     /// # Errors
-    /// [`PushError::Full`], also when it has no ring of its own, and as [`Producer::try_push`]; there is
-    /// no entry to come back.
+    /// [`PushError::Full`], under `DropNewest` [`PushError::Dropped`], and as [`Producer::try_push`]; there is no entry to
+    /// come back. Without a ring of its own always [`PushError::Full`].
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_, T>, PushError<()>> {
         let shared = &self.producer.shared;
         if !T::fits(len) {

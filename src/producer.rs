@@ -23,7 +23,10 @@ use crate::watermark::Watermark;
 
 /// Pushes entries. Cheap to clone, and usable from any number of threads.
 ///
-/// Entries of one thread reach the sink in the order in which they were pushed.
+/// Entries without a [key](Entry::key) reach the sink in the order in which their thread pushed them. Entries of one key
+/// do so whichever threads push them, if all go through a `Producer`; those of a [`PinnedProducer`] are ordered only
+/// among themselves. There is no other order: of entries with different keys, or one with a key and one without, what a
+/// thread pushed later may come first.
 pub struct Producer<T> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) entries: PhantomData<fn(T)>,
@@ -68,7 +71,7 @@ impl<T: Entry> Producer<T> {
     /// hard one refuses it.
     ///
     /// # Errors
-    /// [`PushError::Full`] when it cannot (whatever `when_full` says), and as [`push`](Self::push).
+    /// [`PushError::Full`] when it cannot, under `DropNewest` [`PushError::Dropped`], and as [`push`](Self::push).
     #[inline]
     pub fn try_push(&self, entry: T) -> Result<Receipt, PushError<T>> {
         match self.try_claim(&entry) {
@@ -81,7 +84,8 @@ impl<T: Entry> Producer<T> {
     /// delay of a soft one.
     ///
     /// # Errors
-    /// [`PushError::Full`] when there was none, and as [`push`](Self::push).
+    /// [`PushError::Full`] when that was not enough, under `DropNewest` [`PushError::Dropped`], and as
+    /// [`push`](Self::push).
     pub fn push_timeout(&self, entry: T, timeout: Duration) -> Result<Receipt, PushError<T>> {
         match self.try_claim(&entry) {
             Ok(receipt) => Ok(receipt),
@@ -93,8 +97,8 @@ impl<T: Entry> Producer<T> {
     /// one, the task waits, not the thread. It does so whatever `when_full` says.
     ///
     /// # Errors
-    /// As [`push`](Self::push); [`PushError::Full`] only to the queue's own sink, which must not wait for
-    /// itself.
+    /// As [`push`](Self::push); [`PushError::Full`], or [`PushError::Dropped`] under `DropNewest`, only to the queue's own
+    /// sink, which must not wait for itself.
     pub async fn push_async(&self, entry: T) -> Result<Receipt, PushError<T>> {
         let mut delayed = false;
         loop {
@@ -139,8 +143,9 @@ impl<T: Entry> Producer<T> {
         self.push(entry).map(|receipt| self.durable(receipt))
     }
 
-    /// What tells when the entry of this receipt, and all that this thread pushed before it, is on disk:
-    /// push a thousand, wait for the last.
+    /// What tells when the entry of this receipt, and all that its ring took before it, is on disk. What one thread pushes
+    /// without keys goes into one ring: push a thousand, wait for the last. Entries of several keys, and those of a task
+    /// that changes threads, lie in several: wait for each, or for [`Queue::flush`](crate::Queue::flush).
     pub fn durable(&self, receipt: Receipt) -> Durable {
         Durable::new(Arc::clone(&self.shared), receipt)
     }
@@ -157,14 +162,15 @@ impl<T: Entry> Producer<T> {
         self.push(entry).map(|receipt| Delivered::new(&self.shared, receipt, done))
     }
 
-    /// What tells when the sink is done with the entry of this receipt: push a thousand, wait for the last. Asked for long
-    /// after the push, it may wait for what came into the same ring since. A receipt of this queue.
+    /// What tells when the sink is done with the entry of this receipt, and with all that its ring took before it, as for
+    /// [`durable`](Self::durable). Asked for long after the push, it may wait for what came into the same ring since. A
+    /// receipt of this queue.
     pub fn delivered(&self, receipt: Receipt) -> Delivered {
         Delivered::new(&self.shared, receipt, self.shared.recovery.end)
     }
 
-    /// A producer with a ring of its own, while rings last; without one it shares a ring. Pushes from it
-    /// take no locked instruction, and stay in order whichever thread it is moved to.
+    /// A producer with a ring of its own, while rings last: its pushes take no locked instruction, and stay in order
+    /// whichever thread it is moved to. Without one it pushes as this one does.
     #[must_use]
     pub fn pin(&self) -> PinnedProducer<T> {
         PinnedProducer::new(self.clone())

@@ -54,7 +54,7 @@ impl Builder {
     /// deliver to `sink`.
     ///
     /// # Errors
-    /// See [`OpenError`]. Nothing that is in the directory has been changed then.
+    /// See [`OpenError`], also for what may have been changed in the directory by then.
     pub fn open<T: Entry, S: Sink<T>>(self, sink: S) -> Result<Queue<T>, OpenError> {
         self.open_part(sink).inspect(Queue::is_handed_over)
     }
@@ -118,7 +118,7 @@ impl<T> Queue<T> {
     /// Waits until everything pushed so far, from any thread, is on disk.
     ///
     /// # Errors
-    /// See [`LogError`].
+    /// See [`LogError`]; [`LogError::WouldDeadlock`] in the queue's own sink, if it would have to wait.
     pub fn flush(&self) -> Result<(), LogError> {
         if self.shared.config.durability == Durability::Memory {
             return Err(LogError::NotDurable);
@@ -143,7 +143,8 @@ impl<T> Queue<T> {
     /// Waits until everything pushed so far is delivered or parked, at most this long.
     ///
     /// # Errors
-    /// [`LogError::TimedOut`] when the time was over, and others of [`LogError`].
+    /// [`LogError::TimedOut`] when the time was over, [`LogError::WouldDeadlock`] in the queue's own sink, and others of
+    /// [`LogError`].
     pub fn drain(&self, within: Duration) -> Result<(), LogError> {
         self.shared.may_wait()?;
         let deadline = deadline_after(within);

@@ -61,7 +61,7 @@ fn mutant_promise_early_is_caught() {
     });
 }
 
-/// Case 1 of `durability.md` 3.5.
+/// What a segment's header says to lie in front of it is no promise: `docs/DURABILITY.md`, section 4.
 #[test]
 fn mutant_prev_end_is_promise_is_caught() {
     caught(&[Mutant::PrevEndIsPromise], &BOTH, &plan(), &|rig| {

@@ -627,7 +627,8 @@ fn each_policy_gives_up_what_it_says_and_no_more() {
 
 #[test]
 fn damage_in_an_old_segment_halts_delivery_before_the_hole() {
-    for policy in [OnCorruption::Stop, OnCorruption::Quarantine] {
+    // `CutTail` is for opening: what delivery finds later halts it as under `Stop`.
+    for policy in [OnCorruption::Stop, OnCorruption::CutTail, OnCorruption::Quarantine] {
         let dir = tempdir(true);
         let open = |sink: &Recorder| {
             small(dir.path(), Durability::Immediate).rings(1).io(Io::Threads).on_corruption(policy).open(sink.clone())
@@ -658,7 +659,7 @@ fn damage_in_an_old_segment_halts_delivery_before_the_hole() {
         let queue = open(&sink).unwrap();
         assert_eq!(queue.recovery().recovered, 1200, "not yet found");
         match policy {
-            OnCorruption::Stop => {
+            OnCorruption::Stop | OnCorruption::CutTail => {
                 let error = queue.drain(LONG).unwrap_err();
                 assert!(matches!(error, ringwal::LogError::Corrupt(_)), "{error:?}");
                 let Health::Failed(reasons) = queue.health() else { panic!("{:?}", queue.health()) };

@@ -2,9 +2,9 @@
 //! allocations. Exact, and the same on a busy machine. `tests/counts.rs` holds the figures to their bounds.
 //!
 //! ```text
-//!   cargo run --release --example counts              the table
-//!   cargo run --release --example counts -- acks 100  so many durable acks, one after the other, and nothing else:
-//!                                                     for strace; `groups 100`: of 64 entries each
+//!   cargo run --release --features testing --example counts              the table
+//!   cargo run --release --features testing --example counts -- acks 100  so many durable acks, one after the other, and
+//!                                                     nothing else: for strace; `groups 100`: of 64 entries each
 //! ```
 //! The queue has no threads here and its disk is made up, so that nothing happens but what is counted.
 

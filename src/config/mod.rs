@@ -42,7 +42,8 @@ const GIB: u64 = 1 << 30;
 pub enum Durability {
     /// As soon as the disk can take another group: each write is durable when it completes.
     Immediate,
-    /// Within this time of the push (0.1 ms to 60 s): one sync for all that came meanwhile.
+    /// When a sync has ended that begins within this time of the push (0.1 ms to 60 s), one for all that came meanwhile. It
+    /// begins later if the one before it has not ended by then.
     Periodic(Duration),
     /// Entries stay in memory and reach the disk only when memory fills, when somebody waits for
     /// durability, or at shutdown. Entries that were in memory die with the process.

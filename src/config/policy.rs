@@ -11,7 +11,8 @@ use std::time::Duration;
 pub enum WhenFull {
     /// Waits until there is room.
     Block,
-    /// Waits until there is room, at most this long, then gives the entry back.
+    /// Waits until there is room, at most this long (0 to 1 day), then gives the entry back as
+    /// [`PushError::Full`](crate::PushError::Full).
     BlockFor(Duration),
     /// Gives the entry back at once as [`PushError::Full`](crate::PushError::Full).
     Reject,

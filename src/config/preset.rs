@@ -10,11 +10,11 @@ use crate::delivery::breaker::Breaker;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Preset {
-    /// On disk within 5 ms, delivered within some more, in moderate memory.
+    /// A sync begins within 5 ms of a push, and delivery follows within some more; moderate memory.
     #[default]
     Default,
     /// Long batches and rings, syncs further apart: most entries a second. An entry may wait 20 ms for the disk and
-    /// 50 ms for its batch. Costs 256 MiB of memory and 4 GiB of disk under load.
+    /// 50 ms for its batch. Costs 256 MiB of memory, with io_uring from opening on, and up to 4 GiB of disk.
     HighThroughput,
     /// On disk and delivered as soon as can be: every group is synced at once, no batch waits to fill, and the flush
     /// core looks around before it sleeps. Costs syncs and wake-ups.

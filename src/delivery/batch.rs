@@ -188,7 +188,7 @@ pub(super) fn u32_of(len: usize) -> u32 {
 /// An entry at its delivery.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delivery<T> {
-    /// Its number: rises without gaps, survives restarts, the same at each attempt.
+    /// Its number: rises by one, survives restarts, the same at each attempt. Some may be skipped; see [`Lsn`].
     pub lsn: Lsn,
     /// What was pushed.
     pub value: T,

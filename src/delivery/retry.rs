@@ -13,14 +13,14 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Retry {
     /// Attempts before an entry is parked, the first included; `None`: for ever. Default 60: with the
-    /// other defaults a sink may be away for 20 to 25 minutes before what came first is parked. At
-    /// least 1.
+    /// other defaults a sink may be away for some 19 minutes (13 at least, 26 at most: half of each
+    /// delay is left to chance) before what came first is parked. At least 1.
     pub attempts_max: Option<u32>,
-    /// Delay after the first failure. Default 100 ms.
+    /// Delay after the first failure. Default 100 ms. From 0 to 1 day, at most `max`.
     pub base: Duration,
     /// By how much each next delay is longer. Default 2. From 1 to 100.
     pub factor: f64,
-    /// Longest delay. Default 30 s.
+    /// Longest delay. Default 30 s. From 1 ms to 1 day.
     pub max: Duration,
     /// How much of the delay is left to chance. Default [`Jitter::Equal`].
     pub jitter: Jitter,

@@ -44,8 +44,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Why a queue could not be opened. Nothing in the directory has been changed, except that a new one
-/// may have been begun.
+/// Why a queue could not be opened.
+///
+/// After [`Disk`](Self::Disk), [`Io`](Self::Io), [`NoSpace`](Self::NoSpace) and [`Resources`](Self::Resources) recovery
+/// may have been done in part, and after a refused [`sink_cpu`](crate::Builder::sink_cpu) it has been done. The next
+/// opening goes on from there: nothing is lost by that, and what was given up on the way, as `on_corruption` says, is told
+/// then. After all others the directory is as it was, except that a missing one may have been made. Of a queue with
+/// several sinks, those that were opened before the refused one have been recovered.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
@@ -207,8 +212,8 @@ impl fmt::Display for OpenError {
             ),
             Self::Unusable { file, why } => write!(
                 f,
-                "{} cannot be used: {why}; nothing was changed. Restore the directory from a copy; what lies in its \
-                 segments can be looked at with `ringwal inspect` and `ringwal dump`",
+                "{} cannot be used: {why}; nothing was changed. Restore it from a copy, or save the entries with \
+                 `ringwal salvage DIR --to NEWDIR`, which needs no META",
                 file.display()
             ),
             Self::Rings { why, .. } => f.write_str(why),

@@ -4,7 +4,7 @@
 #
 #   tests/scripts/repeat.sh ROUNDS [NAME...]
 #
-# ROUNDS      how often (CI takes a few; before a release 100)
+# ROUNDS      how often (before a release 100; CI does not run this)
 # NAME        only these test programs (`limits`, `push_path`, …; `ringwal` are the unit tests); default all
 # BURNERS     busy loops beside the tests (default: one for each core)
 # KEEP_GOING  when set, a failure is kept and counted, and the rounds go on

@@ -37,9 +37,11 @@ pub enum OnCorruption {
     /// Refuses to open, says exactly what is missing, and changes nothing.
     #[default]
     Stop,
-    /// Gives up everything from the hole on.
+    /// Gives up everything from the hole on. Only opening does: it does not read all of a long log, and where delivery
+    /// finds damage later, it halts in front of it as under `Stop`.
     CutTail,
-    /// Copies the segment into `quarantine/`, gives up the hole, and goes on behind it.
+    /// Copies the segment into `quarantine/`, gives up the hole, and goes on behind it. What turns out later to be
+    /// unreadable, when it is to be delivered or a listing of the park comes to it, is given up too, without a copy.
     Quarantine,
 }
 
