@@ -4,6 +4,7 @@
 //! |---------------------------------------------|----------------------------------------------|
 //! | nothing at all to do                        | deep: any push wakes it                      |
 //! | a commit in flight, or a period to wait for | a nap: completions, waiters and half-full rings wake it |
+//! | anything else at the disk                   | deep: it may take long, as a segment that is prepared does |
 //! | without commits: more than the sink takes   | the same; the sink's answers wake it too     |
 //! | traffic, and nobody waits                   | a nap of 50 µs: draining lazily is what makes pushes cheap |
 //! | somebody who waits for what is claimed and not published | deep: the push that publishes it wakes |
@@ -82,7 +83,9 @@ impl Flush {
         }
         if drained {
             self.state.idle_since = None;
-            let pause = if self.spills() || due.is_some() { Some(LAZY_PAUSE) } else { None };
+            // With nothing at the disk and nothing due nobody else ends a nap.
+            let looks = self.spills() || due.is_some() || self.disk.is_idle();
+            let pause = looks.then_some(LAZY_PAUSE);
             let timeout = [until_due, pause].into_iter().flatten().min();
             return self.sleep(Sleep::Nap, timeout);
         }
@@ -91,7 +94,7 @@ impl Flush {
         // A sink that has enough to do may take as long as it likes, and what is pushed meanwhile is to be on disk in its
         // time all the same; only where it goes to no disk may it as well wait in its ring.
         let feeds_sink = self.spills() && !self.window.is_empty();
-        if is_blocked || !self.disk.is_idle() || is_committing || feeds_sink {
+        if is_blocked || is_committing || feeds_sink {
             // Whatever ends this also rouses: a completion, an ack, a waiter. A publish does not, though who waits
             // may wait for one: then any push is to. The timeout is for what heals by itself, such as a disk that
             // is given space.

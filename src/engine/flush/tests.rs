@@ -401,3 +401,23 @@ fn who_begins_to_wait_while_a_commit_is_on_its_way_belongs_to_the_next_round() {
     assert!(is_told(&mut one) && is_told(&mut other));
     assert_eq!(round(&stage), before + 2);
 }
+
+/// While a segment was prepared, a second for each 64 MiB of it, the flush core slept so that no push woke it: what was pushed
+/// then was durable after the period, or never if the preparation hung.
+#[test]
+fn what_is_pushed_while_the_next_segment_is_prepared_is_on_disk_in_its_time() {
+    for durability in [Durability::Immediate, Durability::Periodic(PAUSE_MAX)] {
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        let mut stage = Stage::open_on(machine.clone(), clock, durability, 1, 64 << 10);
+        stage.settle();
+        machine.inject(Fault::hung(OpKind::Prepare).forever());
+        let shared = Arc::clone(&stage.shared);
+        for _ in 0..90 {
+            shared.rings.claim(0, 1000).unwrap().publish();
+            stage.settle();
+        }
+        assert!(machine.in_flight().iter().any(|op| op.kind == OpKind::Prepare), "{:?}", machine.in_flight());
+        assert_eq!(stage.queue.metrics().durable_lsn.number(), 90, "{durability:?}: {:?}", stage.queue);
+    }
+}
