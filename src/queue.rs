@@ -186,6 +186,10 @@ impl<T> Queue<T> {
     /// given what is left until the time is over. What it has not acknowledged by then waits in the log
     /// for the next opening; what it answers later is not heard.
     ///
+    /// A push that has begun is waited for, up to a second longer than that time if need be, and so is the disk where it
+    /// is about to give room. Let producers end first: a push that takes longer than that may say `Ok` of an entry that
+    /// is lost.
+    ///
     /// # Errors
     /// [`ShutdownError::Deadline`] when the sink did not finish its batch in time,
     /// [`ShutdownError::Storage`] when the log failed, [`ShutdownError::DiskSilent`] when the disk does not answer for 30 s

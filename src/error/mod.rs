@@ -358,7 +358,8 @@ pub struct Shutdown {
     /// the sink when the time was over: whatever the sink still answers counts for nothing, and the batch comes again.
     pub left_in_log: u64,
     /// Entries that were accepted, were neither durable nor delivered, and end with the process: with
-    /// [`Durability::Memory`](crate::Durability::Memory), and where the log was full to the end.
+    /// [`Durability::Memory`](crate::Durability::Memory), where the log was full to the end, and those whose push was still
+    /// on its way a second after the time was over.
     pub lost: u64,
 }
 

@@ -47,6 +47,8 @@ pub struct Drainer {
     pub(super) rings: Arc<Rings>,
     pub(super) readers: Box<[Reader]>,
     is_drained: bool,
+    /// Claims that were given up: the ring, and the positions from where to where.
+    given_up: Vec<(u32, Range<u64>)>,
     /// What was taken and is not yet to be freed; `None`: it is freed at once.
     pub(super) held: Option<Held>,
 }
@@ -62,7 +64,7 @@ pub(super) struct Reader {
 impl Drainer {
     pub(crate) fn new(rings: Arc<Rings>) -> Self {
         let readers = rings.rings.iter().map(|_| Reader::default()).collect();
-        Self { rings, readers, is_drained: false, held: None }
+        Self { rings, readers, is_drained: false, given_up: Vec::new(), held: None }
     }
 
     /// The rings that it drains.
@@ -144,15 +146,42 @@ impl Drainer {
     pub fn give_up(&mut self, ring: u32) -> bool {
         assert!(self.rings.is_closed(), "a claim was given up while the rings were open");
         let reader = &mut self.readers[ring as usize];
-        let bytes = &self.rings.rings[ring as usize].bytes;
+        let memory = &self.rings.rings[ring as usize];
+        // Beyond that the same claims stand again.
+        if reader.position >= limit_of(memory) {
+            return false;
+        }
+        let bytes = &memory.bytes;
         // ORDERING: Relaxed: only the length is used, and the record is not touched.
         let word = bytes.load(offset(reader.position, bytes.len()), Ordering::Relaxed);
         if word.state() != State::Claimed {
             return false;
         }
+        let end = reader.position + word.stride() as u64;
+        self.given_up.push((ring, reader.position..end));
         reader.is_stuck = true;
-        reader.position += word.stride() as u64;
+        reader.position = end;
         true
+    }
+
+    /// Entries that were published after their claims had been given up, as far as can be seen now.
+    #[must_use]
+    pub fn published_too_late(&self) -> u64 {
+        let published = |(ring, claim): &(u32, Range<u64>)| {
+            let bytes = &self.rings.rings[*ring as usize].bytes;
+            let (mut position, mut count) = (claim.start, 0);
+            while position < claim.end {
+                // ORDERING: Acquire: the words of a run are written before its first one is made READY.
+                let word = bytes.load(offset(position, bytes.len()), Ordering::Acquire);
+                if word.state() != State::Ready {
+                    break;
+                }
+                count += 1;
+                position += word.stride() as u64;
+            }
+            count
+        };
+        self.given_up.iter().map(published).sum()
     }
 
     /// Announces a sleep and looks once more. `false`: something came, do not sleep.

@@ -10,11 +10,12 @@
 //!
 //! | file         | what                                                      |
 //! |--------------|-----------------------------------------------------------|
-//! | `mod.rs`     | the turn; what others want; frames to delivery; the end   |
+//! | `mod.rs`     | the turn; what others want; frames to delivery            |
 //! | `drain.rs`   | rings to frames                                           |
 //! | `log_io.rs`  | frames to the disk, and back                              |
 //! | `at_disk.rs` | what is at the disk, and since when                       |
 //! | `rest.rs`    | when it sleeps                                            |
+//! | `end.rs`     | what it waits for when the queue closes                   |
 //! | `pressure.rs`| how full the queue is                                     |
 //! | `glance.rs`  | whether it looks for the one it has told before it sleeps |
 //! | `siblings.rs`| whether a commit waits for those whom the last one told   |
@@ -23,6 +24,7 @@
 
 mod at_disk;
 mod drain;
+mod end;
 mod glance;
 mod log_io;
 mod pressure;
@@ -114,6 +116,8 @@ pub(crate) struct State {
     next_after_failure: Option<Lsn>,
     ending: bool,
     closing_logs: bool,
+    /// The queue closes, and claims stand in its rings: when those are given up.
+    claims_until: Option<Instant>,
     grades: Grades,
     /// When sizes were last published.
     sized: Instant,
@@ -360,69 +364,5 @@ impl Flush {
         let (chunks, chunk_len) = (self.pool.chunks(), self.pool.chunk_len() as u64);
         cells.memory_bytes.set(chunks.saturating_sub(self.pool.free()) as u64 * chunk_len);
         cells.memory_bytes_max.set(chunks as u64 * chunk_len);
-    }
-
-    // The end.
-
-    /// Once the rings are empty, or there is no more hope for them, both logs are closed.
-    fn close_logs(&mut self, now: Instant) -> bool {
-        if self.state.closing_logs {
-            return false;
-        }
-        if !self.drainer.is_drained() && self.state.blocked.is_none() {
-            for ring in 0..self.shared.rings.count() {
-                self.drainer.give_up(ring);
-            }
-            if self.drainer.has_ready() {
-                return true;
-            }
-        }
-        self.state.closing_logs = true;
-        // Delivery has ended, or is not waited for any more.
-        self.log.close(now);
-        self.log.expect_no_acks();
-        self.parking.close(now);
-        true
-    }
-
-    /// Whether both logs are closed, or have failed.
-    pub(crate) fn is_over(&self) -> bool {
-        let ended = |log: &Log| log.is_closed() || log.failure().is_some();
-        self.state.closing_logs && ended(&self.log) && ended(&self.parking.log)
-    }
-
-    /// What was accepted into the rings and found no room in the log.
-    fn count_left_in_rings(&mut self) -> u64 {
-        let mut scratch = vec![0; self.shared.config.ring_bytes];
-        let mut left = 0;
-        for ring in 0..self.shared.rings.count() {
-            loop {
-                while self.drainer.is_ready(ring) {
-                    left += u64::from(self.drainer.drain(ring, &mut scratch).records);
-                }
-                // A claim that nobody gives back hides what lies behind it, which is left as well.
-                if !self.drainer.give_up(ring) {
-                    break;
-                }
-            }
-        }
-        left
-    }
-
-    /// Says that it has ended, and what it leaves behind.
-    pub(crate) fn finish(&mut self) {
-        // The last completion may have been a failure: it ends the loop, and is still to be told.
-        self.take_events();
-        self.publish();
-        self.publish_sizes(self.clock.now(), true);
-        self.leave_rings();
-        // A log that has failed has drained the rings, and counts for itself.
-        if !self.drainer.is_drained() && self.log.failure().is_none() {
-            let in_rings = self.count_left_in_rings();
-            self.shared.status.set_left_in_rings(in_rings);
-        }
-        // What lies below was numbered, or stepped over, before this process.
-        self.shared.status.set_unplaced(self.log.unplaced(self.shared.recovery.next));
-        self.shared.end();
     }
 }

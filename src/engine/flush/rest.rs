@@ -71,7 +71,8 @@ impl Flush {
             return Rest::Look;
         }
         let now = self.clock.now();
-        let due = [self.log.poll_timeout(), self.parking.log.poll_timeout(), self.shared.gate.next_due()];
+        let claims_until = self.state.claims_until.filter(|until| *until > now);
+        let due = [self.log.poll_timeout(), self.parking.log.poll_timeout(), self.shared.gate.next_due(), claims_until];
         let due = due.into_iter().flatten().min();
         let until_due = due.map(|at| at.since(now)).into_iter().chain(self.state.waits.next_alarm(now)).min();
         if until_due == Some(Duration::ZERO) {
@@ -114,7 +115,8 @@ impl Flush {
     /// Whether somebody waits for more than is drained: with room for it, it can only be claimed and not published.
     fn waits_for_publish(&self) -> bool {
         let wants_more = |(ring, drained): (u32, &u64)| self.shared.rings.durable(ring).wanted() > Some(*drained);
-        !self.state.fences.is_empty() || self.state.waits.is_asked() || (0..).zip(&self.state.drained).any(wants_more)
+        let is_asked = !self.state.fences.is_empty() || self.state.waits.is_asked() || self.state.ending;
+        is_asked || (0..).zip(&self.state.drained).any(wants_more)
     }
 
     /// Announces a sleep, unless something has come.

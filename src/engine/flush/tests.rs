@@ -1,6 +1,8 @@
 //! Who waits for what no turn could take over when the wish was told. Time stands still, but for the flush core's short
 //! pauses: nothing here may be helped by a period, or by a timeout.
 
+mod closing;
+
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
