@@ -97,6 +97,36 @@ fn damage_is_found_and_told_with_file_offset_and_lsns() {
     assert_eq!(kept + (last - first + 1), input.iter().filter(|byte| **byte == b'\n').count() as u64);
 }
 
+/// They were left out without a word, and the exit code was 0.
+#[test]
+fn damage_in_the_park_is_told_and_the_rest_of_it_is_listed() {
+    let texts = ["the first line", "the second line"];
+    for damaged in texts {
+        let place = Place::new();
+        for text in texts {
+            place.pipe(&["--to", "exec:exit 65", "--quiet"], format!("{text}\n").as_bytes()).expect(3);
+        }
+        let files = std::fs::read_dir(place.path("q/park")).unwrap().map(|entry| entry.unwrap().path());
+        let found = files.filter(|path| path.extension().is_some_and(|e| e == "rwal")).find_map(|path| {
+            let bytes = std::fs::read(&path).unwrap();
+            let at = bytes.windows(damaged.len()).position(|window| window == damaged.as_bytes())?;
+            Some((path, at as u64))
+        });
+        let (path, at) = found.expect("it is parked");
+        std::fs::File::options().write(true).open(path).unwrap().write_all_at(b"T", at).unwrap();
+        for command in [&["parked", "list", "q"][..], &["dump", "--parked", "q"]] {
+            let done = place.run(command).expect(1);
+            assert!(done.err.contains("park/: entries ") && done.err.contains("left out"), "{done:?}");
+            for text in texts {
+                assert_eq!(done.out.contains(text), text != damaged, "{done:?}");
+            }
+        }
+        place.run(&["parked", "discard", "q", "--all"]).refused(1, &["--on-corruption quarantine"]);
+        place.run(&["parked", "discard", "q", "--all", "--on-corruption", "quarantine"]).expect(0);
+        assert_eq!(place.run(&["parked", "list", "q"]).expect(0).out, "");
+    }
+}
+
 #[test]
 fn what_is_no_queue_is_refused_each_in_its_own_words() {
     let place = Place::new();

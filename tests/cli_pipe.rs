@@ -3,7 +3,14 @@
 #[path = "cli/mod.rs"]
 mod cli;
 
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
 use cli::{Place, assert_rows_are_lines, finish, real_text, until};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 #[test]
 fn lines_of_any_bytes_reach_sqlite_and_a_second_run_goes_on() {
@@ -102,6 +109,138 @@ fn redelivered_lines_do_not_move_the_place_where_a_file_is_read_on() {
     place.write("in", b"1\n2\n3\n4\n");
     place.pipe(&["--from", "in", "--to", "file:out"], b"").expect(3);
     assert_eq!(place.read("out"), "1\nfrom stdin\n4\n");
+}
+
+/// It said "see `ringwal parked list`", where nothing was, and the next run read on behind them.
+#[test]
+fn what_was_parked_in_memory_is_not_called_kept_and_is_read_again() {
+    let place = Place::new();
+    place.write("in", b"a\nb\n");
+    let pipe = |more: &[&str]| place.pipe(&[&["--from", "in", "--durability", "memory"], more].concat(), b"");
+    let done = pipe(&["--to", "exec:exit 65"]).expect(3);
+    assert!(done.err.contains("2 were not kept") && done.err.contains("read again by the next run"), "{done:?}");
+    assert!(!done.err.contains("parked list"), "{done:?}");
+    pipe(&["--to", "file:out"]).expect(0);
+    assert_eq!(place.read("out"), "a\nb\n");
+    // What still waited at the end is no more kept than that.
+    place.write("in", b"a\nb\nc\n");
+    let done = pipe(&["--to", "exec:exit 1", "--retry-max", "0", "--drain-within", "100ms"]).expect(3);
+    assert!(done.err.contains("1 were not kept"), "{done:?}");
+    pipe(&["--to", "file:out"]).expect(0);
+    assert_eq!(place.read("out"), "a\nb\nc\n");
+    let done = place.pipe(&["--durability", "memory", "--to", "exec:exit 65"], b"d\n").expect(3);
+    assert!(done.err.contains("1 were not kept") && done.err.contains("sent again"), "{done:?}");
+}
+
+/// A line is parked, and those behind it wait in a log that is damaged. Gives the number of these.
+fn parked_before_damage(place: &Place) -> usize {
+    // So few that one segment holds them: an older one is not read when the log is opened.
+    let input = [b"refused\n", &real_text(200_000)[..]].concat();
+    let to = "exec:grep -q '^refused' && exit 65; exit 1";
+    let args = ["--to", to, "--batch-len", "1", "--retry-max", "0", "--drain-within", "1s", "--quiet"];
+    place.pipe(&args, &input).expect(3);
+    assert_eq!(place.json(&["inspect", "--json", "q"])["parked"], 1);
+    let file = File::options().write(true).open(place.path("q/seg-00000000.rwal")).unwrap();
+    file.write_all_at(b"damage", 100_000).unwrap();
+    input.iter().filter(|byte| **byte == b'\n').count() - 1
+}
+
+/// They asked for the option that they had been given, and `discard` did not have it.
+#[test]
+fn parked_lines_before_a_damaged_log_are_redelivered_and_discarded_as_on_corruption_says() {
+    let quarantine = &["--on-corruption", "quarantine"][..];
+    let place = Place::new();
+    let lines = parked_before_damage(&place);
+    let args = &["parked", "redeliver", "--dir", "q", "--to", "file:out", "--all"][..];
+    place.run(args).refused(1, &["seg-00000000.rwal", "--on-corruption quarantine"]);
+    let done = place.run(&[args, quarantine].concat()).expect(0);
+    assert!(done.err.contains("have been given up") && done.err.contains("1 parked lines put back"), "{done:?}");
+    let out = place.read("out");
+    assert_eq!(out.lines().last(), Some("refused"));
+    assert!(out.lines().count() <= lines, "some were damaged");
+
+    let place = Place::new();
+    parked_before_damage(&place);
+    let args = &["parked", "discard", "q", "--all"][..];
+    place.run(args).refused(1, &["seg-00000000.rwal", "--on-corruption quarantine"]);
+    let done = place.run(&[args, quarantine].concat()).expect(0);
+    assert!(done.err.contains("have been given up") && done.err.contains("1 parked lines discarded"), "{done:?}");
+    assert_eq!(place.run(&["parked", "list", "q"]).expect(0).out, "");
+}
+
+/// They were refused at once.
+#[test]
+fn a_directory_in_use_is_waited_for_by_redeliver_and_discard() {
+    for (args, left) in [
+        (&["parked", "redeliver", "--dir", "q", "--to", "file:out", "--all"][..], "a\n"),
+        (&["parked", "discard", "q", "--all"], ""),
+    ] {
+        let place = Place::new();
+        place.pipe(&["--to", "exec:exit 65"], b"a\n").expect(3);
+        place.write("out", b"");
+        let mut holder = place.start_pipe(&["--to", "null"]);
+        let mut told = BufReader::new(holder.stderr.take().unwrap());
+        told.read_line(&mut String::new()).unwrap();
+        place.run(&[args, &["--lock-wait", "50ms"]].concat()).refused(1, &["q is open in process"]);
+        let waiting = place.command(&[args, &["--lock-wait", "60s"]].concat()).spawn().unwrap();
+        // So long that one which does not wait has been refused.
+        std::thread::sleep(Duration::from_millis(300));
+        holder.stderr = Some(told.into_inner());
+        finish(holder, b"").expect(3);
+        finish(waiting, b"").expect(0);
+        assert_eq!(place.read("out"), left);
+        assert_eq!(place.run(&["parked", "list", "q"]).expect(0).out, "");
+    }
+}
+
+/// It was refused for want of `--log-bytes-max`, which `discard` does not have.
+#[test]
+fn a_parked_line_is_discarded_whatever_the_length_of_the_segments() {
+    let place = Place::new();
+    // With `spill` none of them is made, as all goes through memory.
+    let long = ["--segment-len", "1GiB", "--log-bytes-max", "4GiB", "--durability", "spill"];
+    let pipe = ["pipe", "--dir", "q", "--to", "exec:exit 65"];
+    place.run_with(&[&pipe[..], &long].concat(), b"a\n").expect(3);
+    assert_eq!(place.json(&["inspect", "q", "--json"])["meta"]["segment_len"], 1 << 30);
+    place.run(&["parked", "discard", "q", "--all"]).expect(0);
+    assert_eq!(place.run(&["parked", "list", "q"]).expect(0).out, "");
+}
+
+/// Starts `pipe` so that a limit of the length of files is an error, as a full disk is, and waits until it is open.
+fn start_pipe_that_may_be_limited(place: &Place, args: &[&str]) -> Child {
+    let plain = place.command(&[&["pipe", "--dir", "q", "--segment-len", "1MiB"], args].concat());
+    let mut command = Command::new("bash");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    command.current_dir(place.0.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    until("the queue is open", || place.path("q/seg-00000000.rwal").exists());
+    child
+}
+
+/// Lines that another program had appended were cut off with the batch; what it had truncated was filled with zeros.
+#[test]
+fn a_batch_that_fails_takes_nothing_from_a_file_that_others_change() {
+    const LIMIT: u64 = 2 << 20;
+    let long = b"1234567\n".repeat(LIMIT as usize / 4);
+    let short = &long[..LIMIT as usize - 16];
+    let append: fn(&File) = |mut file| file.write_all(b"other\n").unwrap();
+    let truncate: fn(&File) = |file| file.set_len(LIMIT - 16).unwrap();
+    let appended = [short, b"other\n"].concat();
+    for (before, others, after) in [(short, append, &appended[..]), (&long[..], truncate, short)] {
+        let place = Place::new();
+        place.write("out", before);
+        let child = start_pipe_that_may_be_limited(&place, &["--to", "file:out", "--retry-max", "3"]);
+        others(&File::options().append(true).open(place.path("out")).unwrap());
+        let limit = Rlimit { current: Some(LIMIT), maximum: Some(LIMIT) };
+        prlimit(Some(Pid::from_child(&child)), Resource::Fsize, limit).unwrap();
+        let line = b"there is room for a part of this line\n";
+        let done = finish(child, line).expect(3);
+        assert!(done.err.contains("1 parked"), "{done:?}");
+        let read = || std::fs::read(place.path("out")).unwrap();
+        assert!(read() == after, "{} bytes, not {}", read().len(), after.len());
+        place.run(&["parked", "redeliver", "--dir", "q", "--to", "file:out", "--all"]).expect(0);
+        assert!(read() == [after, line].concat());
+    }
 }
 
 #[test]
@@ -219,9 +358,7 @@ fn a_closed_standard_output_ends_it_without_a_word() {
     let place = Place::new();
     let mut child = place.start_pipe(&["--to", "stdout", "--quiet"]);
     drop(child.stdout.take());
-    child.stdout = Some(
-        std::process::Command::new("true").stdout(std::process::Stdio::piped()).spawn().unwrap().stdout.take().unwrap(),
-    );
+    child.stdout = Some(Command::new("true").stdout(Stdio::piped()).spawn().unwrap().stdout.take().unwrap());
     let done = finish(child, &real_text(300_000)).expect(141);
     assert_eq!(done.err, "");
 }
@@ -229,7 +366,7 @@ fn a_closed_standard_output_ends_it_without_a_word() {
 #[cfg(feature = "serve")]
 #[test]
 fn what_it_does_is_served_while_it_runs() {
-    use std::io::{BufRead, BufReader, Read, Write};
+    use std::io::Read;
 
     let place = Place::new();
     place.pipe(&["--to", "null", "--serve", "nowhere"], b"").refused(2, &["--serve nowhere", "HOST:PORT"]);

@@ -21,7 +21,7 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str = "Exit codes: 0 done; 1 failed, or damage was found; 2 wrong arguments, or not a queue that can be read; \
-3 the input was read to its end, but lines are left in the log or parked; 130, 143 stopped in order by a signal; \
+3 the input was read to its end, but lines are left in the log, parked or not kept; 130, 143 stopped in order by a signal; \
 4 salvage is done, but something is lost, or may be delivered again; 141 standard output was closed.";
 
 #[derive(Debug, Subcommand)]
@@ -120,13 +120,20 @@ pub(crate) struct QueueArgs {
     /// Attempts before a batch is parked; 0: for ever. Default: 10 for exec:, for ever for the others.
     #[arg(long, value_name = "N")]
     pub(crate) retry_max: Option<u32>,
+    /// How long a shutdown by a signal goes on delivering. What is left waits for the next run.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub(crate) shutdown_within: Duration,
+    #[command(flatten)]
+    pub(crate) opening: OpeningArgs,
+}
+
+/// What opening does with a directory that is damaged, or in use.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct OpeningArgs {
     /// What to do when durable lines in the log are damaged: refuse to open, give up all from there on,
     /// or keep a copy and give up only what is damaged.
     #[arg(long, value_enum, default_value_t = CorruptionArg::Stop)]
     pub(crate) on_corruption: CorruptionArg,
-    /// How long a shutdown by a signal goes on delivering. What is left waits for the next run.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    pub(crate) shutdown_within: Duration,
     /// How long to wait for another process to let go of the directory. A killed one does so when the
     /// kernel has finished its last write, which on a busy disk takes seconds.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
@@ -134,24 +141,27 @@ pub(crate) struct QueueArgs {
 }
 
 impl QueueArgs {
-    /// The defaults, without a limit of attempts: as `pipe --dir DIR --to TARGET --retry-max 0`.
-    pub(crate) fn for_dir(dir: &std::path::Path, to: Target) -> Self {
+    /// For opening a directory whose segments have this length, to push nothing and deliver nothing. Whoever discards a
+    /// line need not know how the directory was made: every size is one that fits.
+    pub(crate) fn for_discard(args: &DiscardArgs, segment_len: u64) -> Self {
         Self {
-            dir: dir.to_owned(),
-            to,
-            durability: ringwal::Durability::Immediate,
+            dir: args.dir.clone(),
+            to: Target::Null,
+            // No segment is made ready for lines that never come.
+            durability: ringwal::Durability::Spill,
             batch_len: 1000,
             linger: Duration::from_millis(5),
-            log_bytes_max: 1 << 30,
+            log_bytes_max: segment_len.saturating_mul(3).max(1 << 30),
+            // That of the directory holds, whatever is said here.
             segment_len: 64 << 20,
             compress: CompressArg::None,
             io: IoArg::Auto,
-            memory_max: 64 << 20,
+            // In chunks as long as the directory's longest frame, of which there are to be few.
+            memory_max: 8 << 20,
             entry_len_max: 255 << 10,
             retry_max: Some(0),
-            on_corruption: CorruptionArg::Stop,
             shutdown_within: Duration::from_secs(5),
-            lock_wait: Duration::from_secs(5),
+            opening: args.opening,
         }
     }
 }
@@ -333,6 +343,8 @@ pub(crate) struct DiscardArgs {
     pub(crate) dir: PathBuf,
     #[command(flatten)]
     pub(crate) choice: Choice,
+    #[command(flatten)]
+    pub(crate) opening: OpeningArgs,
 }
 
 #[derive(Debug, Args)]

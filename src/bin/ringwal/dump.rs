@@ -11,7 +11,7 @@ use crate::output::Out;
 use crate::store::{Access, Found, Store, is_done, records};
 
 /// Exit code when entries could not be read.
-const DAMAGED: u8 = 1;
+pub(crate) const DAMAGED: u8 = 1;
 
 pub(crate) fn run(args: &DumpArgs) -> Result<u8> {
     let mut store = Store::open(&args.dir, Access::Beside)?;

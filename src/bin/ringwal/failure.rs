@@ -3,9 +3,9 @@
 //! | code    | means                                                                              |
 //! |---------|------------------------------------------------------------------------------------|
 //! | 0       | done: the input was read to its end and every line is delivered; nothing is damaged |
-//! | 1       | it failed, or `verify` found damage; the last line on standard error says what      |
+//! | 1       | it failed, or damage was found; the last line on standard error says what           |
 //! | 2       | it was asked for what cannot be: wrong arguments, no such queue, an unreadable one  |
-//! | 3       | the input was read to its end, but lines are left in the log or parked              |
+//! | 3       | the input was read to its end, but lines are left in the log, parked or not kept    |
 //! | 4       | `salvage` is done and its target complete, but something is lost or may be delivered again |
 //! | 130 143 | stopped in order by SIGINT or SIGTERM; the next run goes on from here               |
 //! | 141     | standard output was closed; said by nothing but this code                           |

@@ -21,8 +21,8 @@ pub(crate) fn run(args: &DirArgs) -> Result<u8> {
             args.dir.display()
         )));
     };
-    let (parked, locked) = store.parked()?;
-    let parked = parked.len() as u64 + locked.map_or(0, |locked| locked.entries);
+    let parked = store.parked()?;
+    let parked = parked.entries.len() as u64 + parked.locked.map_or(0, |locked| locked.entries);
     let rings = rings(&args.dir);
     if args.json {
         let mut all = as_json(&survey, parked);

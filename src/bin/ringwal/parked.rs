@@ -7,14 +7,14 @@ use ringwal::{Durability, LogError, ParkedEntry, Queue};
 use serde_json::json;
 
 use crate::args::{Choice, DiscardArgs, Form, ParkedListArgs, QueueArgs, RedeliverArgs};
-use crate::dump::payload;
+use crate::dump::{DAMAGED, payload};
 use crate::failure::{Failure, LEFT, Result};
 use crate::line::Line;
 use crate::output::Out;
 use crate::pipe::begin_without_input;
 use crate::pipe::signals::Stop;
-use crate::sinks::Target;
-use crate::store::{Access, Locked, Store};
+use crate::queue::{in_options, tell_given_up};
+use crate::store::{Access, Locked, Parked, Store};
 use crate::units::grouped;
 
 pub(crate) fn list(args: &ParkedListArgs) -> Result<u8> {
@@ -23,7 +23,7 @@ pub(crate) fn list(args: &ParkedListArgs) -> Result<u8> {
 
 pub(crate) fn write_list(store: &mut Store, form: Form) -> Result<u8> {
     let mut out = Out::new();
-    let (entries, locked) = store.parked()?;
+    let Parked { entries, locked, damage } = store.parked()?;
     for entry in entries {
         let mut facts = json!({
             "lsn": entry.lsn.number(),
@@ -39,8 +39,11 @@ pub(crate) fn write_list(store: &mut Store, form: Form) -> Result<u8> {
         out.entry(form, bytes, facts)?;
     }
     out.flush()?;
+    for corruption in &damage {
+        eprintln!("ringwal: park/: {corruption}; they are left out");
+    }
     match locked {
-        None => Ok(0),
+        None => Ok(if damage.is_empty() { 0 } else { DAMAGED }),
         Some(Locked { entries, key, problem }) => {
             let what = format!("{} parked entries are not shown: they are", grouped(entries));
             Err(Failure::usage(crate::keys::locked(&what, key, problem)))
@@ -55,12 +58,12 @@ fn millis(time: SystemTime) -> u64 {
 
 pub(crate) fn discard(args: &DiscardArgs) -> Result<u8> {
     // Deliveries stand still meanwhile: nothing here says where to.
-    must_exist(&args.dir)?;
-    let queue = QueueArgs::for_dir(&args.dir, Target::Null);
+    let queue = QueueArgs::for_discard(args, must_exist(&args.dir)?.segment_len());
     let stop = Stop::on_signals()?;
     let sink = Arc::new(crate::sinks::refusing());
-    let _start = begin_without_input(&args.dir, &queue.to, &sink)?;
+    let _start = begin_without_input(&queue, &sink)?;
     let opened = crate::queue::open(&queue, sink)?;
+    tell_given_up(opened.recovery());
     let discarded = opened.parked().discard(|entry| args.choice.takes(entry));
     let closed = opened.shutdown(Duration::from_secs(5));
     let discarded = discarded.map_err(|error| failed(&queue, "discard", &error))?;
@@ -78,8 +81,9 @@ pub(crate) fn redeliver(args: &RedeliverArgs) -> Result<u8> {
     }
     let stop = Stop::on_signals()?;
     let sink = Arc::new(args.queue.to.open(&stop, false)?);
-    let _start = begin_without_input(&args.queue.dir, &args.queue.to, &sink)?;
+    let _start = begin_without_input(&args.queue, &sink)?;
     let queue = crate::queue::open(&args.queue, sink)?;
+    tell_given_up(queue.recovery());
     // Only those that are parked now: what is refused again is parked again, and must not go round.
     let newest =
         queue.parked().list(ringwal::Lsn::ZERO, usize::MAX).map_err(|error| failed(&args.queue, "list", &error))?;
@@ -102,18 +106,26 @@ fn drain(queue: &Queue<Line>, stop: &Stop) -> Result<()> {
         match queue.drain(Duration::from_millis(200)) {
             Ok(()) => return Ok(()),
             Err(LogError::TimedOut) => {}
-            Err(error) => return Err(Failure::new(format!("delivery has ended: {error}"))),
+            Err(error) => return Err(Failure::new(format!("delivery has ended: {}", in_options(&error)))),
         }
     }
     Ok(())
 }
 
-fn must_exist(dir: &std::path::Path) -> Result<()> {
-    Store::open(dir, Access::Beside).map(|_| ())
+/// The directory as it is: none is made here.
+fn must_exist(dir: &std::path::Path) -> Result<Store> {
+    Store::open(dir, Access::Beside)
 }
 
 fn failed(queue: &QueueArgs, what: &str, error: &LogError) -> Failure {
-    Failure::new(format!("cannot {what} parked lines of {}: {error}", queue.dir.display()))
+    let remedy = match error {
+        // Of the log itself the library says what to do.
+        LogError::Corrupt(what) if what.starts_with("park/") => {
+            "; run again with --on-corruption quarantine to go on without them"
+        }
+        _ => "",
+    };
+    Failure::new(format!("cannot {what} parked lines of {}: {}{remedy}", queue.dir.display(), in_options(error)))
 }
 
 fn say_count(choice: &Choice, count: usize, what: &str) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringwal::{Compression, ConfigError, Durability, Io, OnCorruption, OpenError, Queue, Retry, WhenFull};
+use ringwal::{Compression, ConfigError, Durability, Io, OnCorruption, OpenError, Queue, Recovery, Retry, WhenFull};
 
 use crate::args::{CompressArg, CorruptionArg, IoArg, QueueArgs};
 use crate::failure::{Failure, Result};
@@ -65,7 +65,7 @@ pub(crate) fn open(args: &QueueArgs, sink: Arc<LineSink>) -> Result<Queue<Line>>
     };
     let builder = Queue::builder(&args.dir)
         .durability(args.durability)
-        .lock_wait(args.lock_wait)
+        .lock_wait(args.opening.lock_wait)
         .batch_len_max(args.batch_len)
         .linger(args.linger)
         .log_bytes_max(args.log_bytes_max)
@@ -77,7 +77,7 @@ pub(crate) fn open(args: &QueueArgs, sink: Arc<LineSink>) -> Result<Queue<Line>>
         .pinned_rings(1)
         .retry(Retry { attempts_max, ..Retry::default() })
         .when_full(WhenFull::BlockFor(PUSH_WAIT))
-        .on_corruption(args.on_corruption.into())
+        .on_corruption(args.opening.on_corruption.into())
         .compression(args.compress.into())
         .io(args.io.into());
     let builder = match crate::keys::aes() {
@@ -99,7 +99,7 @@ fn refused(error: &OpenError) -> Failure {
         OpenError::NotADirectory { .. } | OpenError::Schema { .. } | OpenError::NewerFormat { .. } => {
             Failure::usage(error.to_string())
         }
-        _ => Failure::new(error.to_string()),
+        _ => Failure::new(in_options(error)),
     }
 }
 
@@ -112,6 +112,32 @@ fn option_of(error: &ConfigError) -> String {
         field => format!("--{}", field.replace('_', "-")),
     };
     format!("{option} is {}, but must be {}", error.value, error.range)
+}
+
+/// What the library says, with its setters under the names of their options.
+pub(crate) fn in_options(text: &dyn std::fmt::Display) -> String {
+    let text = text.to_string();
+    text.replace("`on_corruption(Quarantine)`", "--on-corruption quarantine").replace("`CutTail`", "cut-tail")
+}
+
+/// Says what opening gave up, and what earlier openings did that may have told nobody.
+pub(crate) fn tell_given_up(recovery: &Recovery) {
+    let earlier = &recovery.earlier;
+    for (what, given_up, before) in
+        [("entries", &recovery.lost, &earlier.lost), ("parked entries", &recovery.lost_parked, &earlier.lost_parked)]
+    {
+        for (first, last) in given_up {
+            eprintln!("ringwal: {what} {first} to {last} were damaged and have been given up, as --on-corruption says");
+        }
+        for (first, last) in before {
+            eprintln!(
+                "ringwal: {what} {first} to {last} already by an earlier run that was cut off before it could say so"
+            );
+        }
+    }
+    for note in &earlier.notes {
+        eprintln!("ringwal: {note}");
+    }
 }
 
 /// What holds for lines, by input, durability and sink.

@@ -10,7 +10,7 @@ use crate::args::DirArgs;
 use crate::failure::{Failure, Result};
 use crate::inspect;
 use crate::output::{write_all, write_json};
-use crate::store::{Access, Found, Store};
+use crate::store::{Access, Found, Store, add_unread};
 use crate::units::{bytes_text, grouped};
 
 /// Exit code when something is damaged.
@@ -72,22 +72,16 @@ fn check(store: &mut Store, log: LogId) -> Result<Option<(Verified, Damage, Unto
     let mut damage = Vec::new();
     let (survey, verified) = store.inspect(log, None, &mut |found| {
         if let Found::Damage(corruption) = found {
-            damage.push((log, corruption.clone()));
+            damage.push(corruption.clone());
         }
         Ok(true)
     })?;
     let Some(survey) = survey else {
         return Ok(None);
     };
+    add_unread(&survey, &mut damage);
     let untold = survey.scanned.meta.map(|meta| meta.untold).unwrap_or_default();
-    // What the survey saw at the log's end is not always met again by reading up to it.
-    for corruption in survey.scanned.corruption {
-        if !damage.iter().any(|(_, seen)| seen.first <= corruption.last && corruption.first <= seen.last) {
-            damage.push((log, corruption));
-        }
-    }
-    damage.sort_by_key(|(_, corruption)| corruption.first);
-    Ok(Some((verified, damage, untold)))
+    Ok(Some((verified, damage.into_iter().map(|corruption| (log, corruption)).collect(), untold)))
 }
 
 fn summary(name: &str, verified: &Verified) -> String {

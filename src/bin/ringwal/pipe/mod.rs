@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 
 use ringwal::{Durability, Health, LogError, PinnedProducer, PushError, Queue, Receipt, Shutdown, ShutdownError};
 
-use crate::args::{CorruptionArg, PipeArgs};
+use crate::args::PipeArgs;
 use crate::failure::{BROKEN_PIPE, Failure, LEFT, Result};
 use crate::line::{Head, Line};
-use crate::queue::{line_len_max, promise};
+use crate::queue::{in_options, line_len_max, promise, tell_given_up};
 use crate::sinks::Target;
 use crate::units::{bytes_text, grouped, ratio};
 use ack::Acks;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &PipeArgs) -> Result<u8> {
     }
     Ok(match stop.exit_code() {
         Some(code) => code,
-        None if state.left_in_log > 0 || state.parked > 0 => LEFT,
+        None if state.left_in_log > 0 || state.parked > 0 || state.lost > 0 => LEFT,
         None => 0,
     })
 }
@@ -124,13 +124,9 @@ impl Input {
 
     fn request<'a>(&'a self, args: &'a PipeArgs) -> Request<'a> {
         Request {
-            dir: &args.queue.dir,
             file: args.from.as_deref().filter(|_| self.regular.is_some()).map(|path| (&self.file, path)),
             restart: args.restart,
-            lock_wait: args.queue.lock_wait,
-            durability: args.queue.durability,
-            stop_on_corruption: matches!(args.queue.on_corruption, CorruptionArg::Stop),
-            target: &args.queue.to,
+            ..Request::new(&args.queue)
         }
     }
 
@@ -185,15 +181,7 @@ fn announce(queue: &Queue<Line>, input: &Input, start: &Start, args: &PipeArgs) 
     if recovery.recovered > 0 {
         eprintln!("ringwal: {} lines of earlier runs are still to be delivered", grouped(recovery.recovered));
     }
-    for (first, last) in &recovery.lost {
-        eprintln!("ringwal: entries {first} to {last} were damaged and have been given up, as --on-corruption says");
-    }
-    for (first, last) in &recovery.earlier.lost {
-        eprintln!("ringwal: {first} to {last} already by an earlier run that was cut off before it could say so");
-    }
-    for note in &recovery.earlier.notes {
-        eprintln!("ringwal: {note}");
-    }
+    tell_given_up(recovery);
 }
 
 /// Until it is dropped.
@@ -217,12 +205,6 @@ fn shutdown_time(args: &PipeArgs, stop: &Stop, failed: bool) -> Duration {
         None if failed => args.queue.shutdown_within,
         None => Duration::from_secs(1),
     }
-}
-
-/// What the library says, with its setters under the names of their options.
-fn in_options(text: &dyn std::fmt::Display) -> String {
-    let text = text.to_string();
-    text.replace("`on_corruption(Quarantine)`", "--on-corruption quarantine").replace("`CutTail`", "cut-tail")
 }
 
 struct Run<'a> {
@@ -371,15 +353,17 @@ fn finish(
             )));
         }
     };
-    // What ends with this process has to be read again: in memory all that was not delivered, else the lines for
-    // which a full log had no room. The next run then finds its point as after a kill.
+    // What ends with this process has to be read again: in memory all that was not delivered, the park included, else
+    // the lines for which a full log had no room. The next run then finds its point as after a kill.
     let read = pushed.number - start.from.number;
     let is_kept = match request.durability {
-        Durability::Memory => state.delivered + state.parked >= read,
+        Durability::Memory => state.delivered >= read,
         _ => state.lost == 0,
     };
     if is_kept {
         resume::end(request, start, pushed)?;
+    } else if request.durability == Durability::Memory && state.parked > 0 {
+        resume::end_unkept(request, start)?;
     }
     ended.map(|()| state)
 }
@@ -397,15 +381,31 @@ fn summarize(args: &PipeArgs, input: &Input, from: Head, pushed: Head, took: Dur
         grouped(state.parked),
         grouped(state.left_in_log)
     );
+    out.push_str(&what_is_left(args, input.regular.is_some(), state));
+    let promised = promise(args.queue.durability, input.regular.is_some(), args.queue.to.is_exactly_once());
+    eprintln!("ringwal: {out} ({})", promised.split(':').next().unwrap_or_default());
+}
+
+/// What becomes of the lines that are not delivered, and what to do about them.
+fn what_is_left(args: &PipeArgs, from_file: bool, state: &Shutdown) -> String {
+    let mut out = String::new();
+    if args.queue.durability == Durability::Memory {
+        // The park was in memory as well.
+        let unkept = state.parked + state.lost;
+        if unkept > 0 {
+            let again = if from_file { "will be read again by the next run" } else { "must be sent again" };
+            out = format!("; {} were not kept, as --durability memory says, and {again}", grouped(unkept));
+        }
+        return out;
+    }
     if state.left_in_log > 0 {
         out.push_str("; run again to deliver them");
     }
-    if state.lost > 0 && input.regular.is_some() && args.queue.durability != Durability::Memory {
+    if state.lost > 0 && from_file {
         out.push_str(&format!("; {} found no room in the log and will be read again", grouped(state.lost)));
     }
     if state.parked > 0 {
         out.push_str(&format!("; see `ringwal parked list {}`", args.queue.dir.display()));
     }
-    let promised = promise(args.queue.durability, input.regular.is_some(), args.queue.to.is_exactly_once());
-    eprintln!("ringwal: {out} ({})", promised.split(':').next().unwrap_or_default());
+    out
 }

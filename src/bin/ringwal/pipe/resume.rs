@@ -21,7 +21,8 @@
 //! lock, everything in it synced before: no write of a killed process is still on its way then.
 //!
 //! A place counts only for the run that `pipe.json` names: what a run found is folded into the point that
-//! it writes down. So runs that read something else (standard input, `parked redeliver`) keep the point.
+//! it writes down. So runs that read something else (standard input, `parked redeliver`) keep the point, and a run
+//! that has not kept lines which its sink refused ends as if it had been one of these.
 //!
 //! # The same file?
 //! | checked                                           | against                                     |
@@ -43,6 +44,7 @@ use ringwal::wal::op::LogId;
 
 use super::lock::RunLock;
 use super::sidecar::{Identity, Point, Sidecar, Source, TAIL_LEN, Tail};
+use crate::args::{CorruptionArg, QueueArgs};
 use crate::failure::{Failure, Result};
 use crate::line::Head;
 use crate::sinks::{LineSink, Target};
@@ -145,19 +147,34 @@ pub(crate) fn end(request: &Request<'_>, start: &Start, pushed: Head) -> Result<
     Sidecar { point: Some(point), ..start.sidecar.clone() }.write(request.dir)
 }
 
+/// Writes down that the next run begins where this one did, whatever the sink has stored: lines that it refused lie
+/// before others that it took.
+pub(crate) fn end_unkept(request: &Request<'_>, start: &Start) -> Result<()> {
+    if request.file.is_none() {
+        return Ok(());
+    }
+    Sidecar { source: Source::Other, ..start.sidecar.clone() }.write(request.dir)
+}
+
 /// Says that a run which reads no input is about to put lines into the queue: their places in the input
 /// must not be taken for the resume point. The queue must not be open.
-pub(crate) fn begin_without_input(dir: &Path, target: &Target, sink: &LineSink) -> Result<Start> {
-    let request = Request {
-        dir,
-        file: None,
-        restart: false,
-        lock_wait: Duration::ZERO,
-        durability: Durability::Immediate,
-        stop_on_corruption: true,
-        target,
-    };
-    begin(&request, sink)
+pub(crate) fn begin_without_input(queue: &QueueArgs, sink: &LineSink) -> Result<Start> {
+    begin(&Request::new(queue), sink)
+}
+
+impl<'a> Request<'a> {
+    /// Of a run that reads nothing that it could resume.
+    pub(crate) fn new(queue: &'a QueueArgs) -> Self {
+        Self {
+            dir: &queue.dir,
+            file: None,
+            restart: false,
+            lock_wait: queue.opening.lock_wait,
+            durability: queue.durability,
+            stop_on_corruption: matches!(queue.opening.on_corruption, CorruptionArg::Stop),
+            target: &queue.to,
+        }
+    }
 }
 
 fn check_backlog(request: &Request<'_>, backlog: u64) -> Result<()> {

@@ -22,6 +22,7 @@ pub(crate) use open::{Access, META_READ_LEN, newer_format, opening_failed};
 /// A directory that can be read.
 pub(crate) struct Store {
     dir: std::path::PathBuf,
+    segment_len: u64,
     disk: Box<dyn Disk>,
     pool: Pool,
     tokens: u32,
@@ -32,6 +33,16 @@ pub(crate) struct Locked {
     pub(crate) entries: u64,
     pub(crate) key: KeyId,
     pub(crate) problem: KeyProblem,
+}
+
+/// What the park holds.
+pub(crate) struct Parked {
+    /// The entries that can be shown, oldest first.
+    pub(crate) entries: Vec<ParkedEntry>,
+    /// Those that cannot be decrypted.
+    pub(crate) locked: Option<Locked>,
+    /// Those that cannot be read, by their numbers in the park.
+    pub(crate) damage: Vec<Corruption>,
 }
 
 /// What an inspection comes upon, in LSN order.
@@ -45,6 +56,11 @@ pub(crate) enum Found<'a> {
 }
 
 impl Store {
+    /// Length of the main log's segments; 0 while there is none.
+    pub(crate) const fn segment_len(&self) -> u64 {
+        self.segment_len
+    }
+
     /// What is in a log; `None` where there is no log yet.
     pub(crate) fn survey(&mut self, log: LogId) -> Result<Option<Survey>> {
         self.inspect(log, Some(Lsn::new(u64::MAX)), &mut |_| Ok(false)).map(|(survey, _)| survey)
@@ -118,9 +134,9 @@ impl Store {
         Ok(())
     }
 
-    /// The parked entries, oldest first, and the ids of those that cannot be decrypted, with the reason.
-    pub(crate) fn parked(&mut self) -> Result<(Vec<ParkedEntry>, Option<Locked>)> {
-        let (mut entries, mut hidden, mut why) = (Vec::new(), Vec::new(), None);
+    /// What the park holds, as far as it can be read.
+    pub(crate) fn parked(&mut self) -> Result<Parked> {
+        let (mut entries, mut hidden, mut why, mut damage) = (Vec::new(), Vec::new(), None, Vec::new());
         let (survey, _) = self.inspect(LogId::Park, None, &mut |found| {
             match found {
                 Found::Frame(frame) => {
@@ -131,16 +147,18 @@ impl Store {
                     hidden.extend((0..count).map(|at| header.first_lsn.advance(at)));
                     why.get_or_insert((key, problem));
                 }
-                Found::Damage(_) => {}
+                Found::Damage(corruption) => damage.push(corruption.clone()),
             }
             Ok(true)
         })?;
         if let Some(survey) = survey {
+            add_unread(&survey, &mut damage);
             entries.retain(|entry| !is_done(&survey, entry.id));
             hidden.retain(|id| !is_done(&survey, *id));
         }
         let locked = why.filter(|_| !hidden.is_empty());
-        Ok((entries, locked.map(|(key, problem)| Locked { entries: hidden.len() as u64, key, problem })))
+        let locked = locked.map(|(key, problem)| Locked { entries: hidden.len() as u64, key, problem });
+        Ok(Parked { entries, locked, damage })
     }
 
     /// Reads `len` bytes of a file; `None` if it is not there any more.
@@ -219,6 +237,16 @@ impl Store {
         };
         Failure::usage(format!("{}: {error}; {remedy}", dir.display()))
     }
+}
+
+/// Adds to the damage that reading met what the survey saw at the log's end: reading up to that does not always meet it.
+pub(crate) fn add_unread(survey: &Survey, damage: &mut Vec<Corruption>) {
+    for corruption in &survey.scanned.corruption {
+        if !damage.iter().any(|seen| seen.first <= corruption.last && corruption.first <= seen.last) {
+            damage.push(corruption.clone());
+        }
+    }
+    damage.sort_by_key(|corruption| corruption.first);
 }
 
 /// The entries of a frame.

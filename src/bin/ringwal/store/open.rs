@@ -43,14 +43,15 @@ impl Store {
         if meta.is_none() && !alone {
             return Err(not_a_queue(dir));
         }
-        let frame_len_max = meta.map_or(0, |meta| meta.frame_len_max as usize + meta.block_len as usize);
+        let frame_len_max = meta.as_ref().map_or(0, |meta| meta.frame_len_max as usize + meta.block_len as usize);
         // A frame of the park log is longer than the entry's by the reason it was parked for.
         let chunk_len = (frame_len_max + (64 << 10)).max(CHUNK_LEN_MIN).next_multiple_of(64 << 10);
         let pool = Pool::new(CHUNKS, chunk_len).map_err(|error| {
             Failure::new(format!("cannot get {} MiB of memory: {error}", (CHUNKS as usize * chunk_len) >> 20))
         })?;
         let disk = opened.into_disk(&pool).map_err(|error| opening_failed(&error))?;
-        Ok(Self { dir: dir.to_owned(), disk, pool, tokens: 0 })
+        let segment_len = meta.map_or(0, |meta| meta.segment_len);
+        Ok(Self { dir: dir.to_owned(), segment_len, disk, pool, tokens: 0 })
     }
 }
 
