@@ -175,3 +175,64 @@ fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run, entries: &[T]) -> Opti
     }
     Some(Receipt { ring, end: claim.publish() })
 }
+
+#[cfg(all(test, feature = "testing", not(loom)))]
+mod tests {
+    use std::cell::Cell;
+    use std::path::Path;
+
+    use super::*;
+    use crate::delivery::batch::Batch;
+    use crate::entry::DecodeError;
+    use crate::error::PushError;
+    use crate::queue::Queue;
+    use crate::schema::Schema;
+    use crate::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+    use crate::sink::{SinkError, sink_fn};
+    use crate::wal::mutant::Mutants;
+
+    fn open<T: Entry>() -> SteppedQueue<T> {
+        let clock = ManualClock::new();
+        let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+        let settings = SteppedSettings { seed: 1, clock, store: None, mutants: Mutants::NONE };
+        let sink = sink_fn(|_: Batch<T>| async { Ok::<(), SinkError>(()) });
+        SteppedQueue::open(Queue::builder(Path::new("simulated")), settings, &machine, sink).unwrap()
+    }
+
+    /// Says one length when it is asked first, and another one from then on.
+    #[derive(Debug)]
+    struct Fickle(Cell<usize>, usize);
+
+    impl Entry for Fickle {
+        const SCHEMA: Schema = Schema::new("test.fickle", 1);
+
+        fn encoded_len(&self) -> Option<usize> {
+            Some(self.0.replace(self.1))
+        }
+
+        fn encode_into(&self, out: &mut [u8]) {
+            out.fill(1);
+        }
+
+        fn decode(_: &[u8]) -> Result<Self, DecodeError> {
+            Ok(Self(Cell::new(0), 0))
+        }
+    }
+
+    /// Found by reading: eight bytes and the greatest length wrapped to nothing, which fits every run. The entry got a slice
+    /// over all of memory.
+    #[test]
+    fn an_entry_that_grows_beyond_all_bounds_after_it_was_asked_for_its_length_is_refused() {
+        let queue = open::<Fickle>();
+        for len in [24, usize::MAX - 15, usize::MAX - 8, usize::MAX - 7, usize::MAX - 3, usize::MAX] {
+            let batch = queue.producer().push_batch([Fickle(Cell::new(8), 8), Fickle(Cell::new(8), len)]);
+            if len == 24 {
+                assert_eq!(batch.unwrap(), 2, "one by one it has room");
+                continue;
+            }
+            let refused = batch.unwrap_err();
+            assert!(matches!(refused.error, PushError::TooLong { len: said, .. } if said == len), "{refused:?}");
+            assert_eq!(refused.pushed, 1);
+        }
+    }
+}

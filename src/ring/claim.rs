@@ -304,7 +304,8 @@ impl<'a> RunClaim<'a> {
     /// Begins the next record, and gives its bytes, zero at first. `None`: the run has no room for it.
     #[inline]
     pub fn next_mut(&mut self, payload_len: usize) -> Option<&mut [u8]> {
-        let stride = stride_of(payload_len);
+        // The length alone first: the stride of one near the greatest number would wrap.
+        let stride = if payload_len <= self.spare_len() { stride_of(payload_len) } else { return None };
         if stride > self.spare_len() {
             return None;
         }
