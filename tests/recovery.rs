@@ -675,6 +675,7 @@ fn damage_in_an_old_segment_halts_delivery_before_the_hole() {
             }
             _ => {
                 drain(&queue);
+                common::block_on(queue.drain_async(LONG)).unwrap();
                 let numbers: Vec<u32> = sink.0.all().iter().map(|(_, entry, _)| entry.number).collect();
                 let lost: Vec<u32> = (0..1200).filter(|n| !numbers.contains(n)).collect();
                 assert!(lost.contains(&130) && lost.len() < 140, "{lost:?}");

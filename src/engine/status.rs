@@ -192,7 +192,7 @@ impl Status {
     /// Whether nothing was lost above the one and up to the other.
     pub(crate) fn lost_between(&self, above: Lsn, upto: Lsn) -> Result<(), LogError> {
         let lost = self.lost.lock();
-        match lost.iter().find(|(first, next)| *first <= upto && *next > above.next()) {
+        match lost.iter().find(|(first, next)| *first <= upto && next.prev() > above) {
             None => Ok(()),
             Some((first, next)) => Err(LogError::Corrupt(
                 format!(

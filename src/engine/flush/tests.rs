@@ -2,6 +2,7 @@
 //! pauses: nothing here may be helped by a period, or by a timeout.
 
 mod closing;
+mod lost;
 
 use std::future::Future;
 use std::path::Path;
