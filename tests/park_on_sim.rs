@@ -111,6 +111,20 @@ fn a_park_whose_cursor_cannot_be_written_after_a_loss_lets_go_of_who_waits_for_i
     assert_eq!((metrics.delivered, metrics.parked), (2, 0), "{metrics:?}");
 }
 
+/// Found by reading: the number after the greatest was asked for, and that ended the flush core.
+#[test]
+fn whoever_lists_the_park_behind_its_end_is_told_that_nothing_is_there() {
+    let mut stage = Stage::<Vec<u8>>::open(builder());
+    refuse(&mut stage, 3);
+    for (after, ids) in [(2, vec![3]), (3, vec![]), (4, vec![]), (u64::MAX - 1, vec![]), (u64::MAX, vec![])] {
+        let answer = stage.queue.list_parked(Lsn::new(after), 10);
+        stage.settle();
+        let page = answer.try_recv().expect("answered").expect("the park can be read");
+        assert_eq!(page.iter().map(|entry| entry.id.number()).collect::<Vec<_>>(), ids, "after {after}");
+    }
+    stage.close().unwrap();
+}
+
 /// A park of four segments, which some 250 entries fill; the first of each process begins a segment.
 fn bounded() -> Builder {
     settings(Durability::Immediate).park_bytes_max(2 << 20).park_full(ParkFull::DropOldest)
