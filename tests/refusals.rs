@@ -291,6 +291,37 @@ fn a_sink_that_commits_is_refused_in_memory() {
     assert!(matches!(error, OpenError::CommittedInMemory), "{error}");
 }
 
+/// Found by reading: the number after it does not exist, and opening panicked. A column that is -1, read as a number without a
+/// sign, is enough.
+#[test]
+fn a_sink_that_has_committed_what_no_log_can_hold_is_refused() {
+    struct Commits(u64);
+    impl Sink<Numbered> for Commits {
+        async fn deliver(&self, _: Batch<Numbered>) -> Outcome {
+            Outcome::ack()
+        }
+        async fn committed(&self) -> Option<Lsn> {
+            Some(Lsn::new(self.0))
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    made(dir.path());
+    let open = |committed| small(dir.path(), Durability::Immediate).open(Commits(committed));
+    for committed in [u64::MAX, u64::MAX - 1, 1 << 62, (1 << 61) + 1] {
+        let error = open(committed).map(drop).unwrap_err();
+        let OpenError::CommittedTooHigh { lsn, max } = error else { panic!("{committed}: {error}") };
+        assert_eq!((lsn.number(), max.number()), (committed, 1 << 61));
+        assert!(error.to_string().contains("`committed()`") && error.to_string().contains("stored"), "{error}");
+    }
+    // The greatest that is taken is one to go on behind.
+    for (next, committed) in [((1 << 61) + 1, 1 << 61), ((1 << 61) + 2, 0)] {
+        let queue = open(committed).unwrap();
+        assert_eq!(queue.recovery().next.number(), next);
+        queue.producer().push_durable(Numbered::new(0, 1, 10)).unwrap().wait().unwrap();
+        queue.shutdown(LONG).unwrap();
+    }
+}
+
 /// Changes both copies of META, and makes their checksums right again.
 fn patch_meta(dir: &Path, patch: impl Fn(&mut [u8])) {
     let path = dir.join("META");

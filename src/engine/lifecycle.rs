@@ -30,11 +30,16 @@ use crate::sync::thread::{self, JoinHandle};
 use crate::time::UnixNanos;
 use crate::wal::mutant::Mutants;
 use crate::wal::op::DiskError;
+use crate::wal::recovery::find::NUMBER_MAX;
 
 /// How long closing the logs may take beyond the time that the user gave: syncs do not hurry.
 const CLOSE_LOGS_WITHIN: Duration = Duration::from_secs(30);
 /// How long closing waits for a delivery thread that is not in its sink's code, and so ends as soon as the machine runs it.
 const DELIVERY_ENDS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The sink's answer may lie behind the log's end: with `Spill` it gets what never came to the disk. What it names here at
+/// most leaves as many numbers again before those that recovery takes for damage.
+const COMMITTED_MAX: Lsn = Lsn::new(NUMBER_MAX / 2);
 
 /// The queue's threads.
 #[derive(Debug)]
@@ -182,12 +187,16 @@ pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: 
 }
 
 pub(crate) fn ask_committed<T: Entry>(config: &Config, sink: &dyn DynSink<T>) -> Result<Option<Lsn>, OpenError> {
-    catch_unwind(AssertUnwindSafe(|| call::ask(config, sink.committed_boxed()))).unwrap_or_else(|_| {
+    let asked = catch_unwind(AssertUnwindSafe(|| call::ask(config, sink.committed_boxed()))).unwrap_or_else(|_| {
         Err(OpenError::Resources {
             what: "the sink's committed LSN: it panicked".to_owned(),
             source: std::io::ErrorKind::Other.into(),
         })
-    })
+    })?;
+    match asked {
+        Some(lsn) if lsn > COMMITTED_MAX => Err(OpenError::CommittedTooHigh { lsn, max: COMMITTED_MAX }),
+        committed => Ok(committed),
+    }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], OpenError> {

@@ -154,6 +154,13 @@ pub enum OpenError {
     /// The sink answered `committed()`, which has no meaning with [`Durability::Memory`](crate::Durability::Memory):
     /// LSNs begin anew with each run.
     CommittedInMemory,
+    /// The sink answered `committed()` with a number that no log comes to.
+    CommittedTooHigh {
+        /// Its answer.
+        lsn: Lsn,
+        /// The greatest that it may be.
+        max: Lsn,
+    },
     /// A thread could not be started, or memory not be had.
     Resources {
         /// Which.
@@ -246,6 +253,11 @@ impl fmt::Display for OpenError {
             Self::UringRefused { why } => write!(f, "io_uring was demanded and cannot be had: {why}"),
             Self::CommittedInMemory => f.write_str(
                 "the sink keeps LSNs over restarts (`committed()`), but with Durability::Memory LSNs begin anew; use another durability",
+            ),
+            Self::CommittedTooHigh { lsn, max } => write!(
+                f,
+                "the sink answers `committed()` with {lsn}, and no log has numbers above {max}; it must be the last LSN that is \
+                 stored with the data, or zero: see what the sink has stored"
             ),
             Self::Resources { what, source } => write!(f, "cannot get {what}: {source}"),
             Self::Disk { dir, error } => {

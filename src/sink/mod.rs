@@ -35,7 +35,8 @@ pub trait Sink<T>: Send + Sync + 'static {
 
     /// The last LSN that is stored together with the data, asked once, at open: what lies at or below
     /// it is not delivered again. Exactly once, for sinks that can tell. While nothing is stored yet it is
-    /// `Some(Lsn::ZERO)`: any answer promises a prefix, and so gets batches one at a time.
+    /// `Some(Lsn::ZERO)`: any answer promises a prefix, and so gets batches one at a time. A number that no log comes to,
+    /// above 2^61, is refused.
     fn committed(&self) -> impl Future<Output = Option<Lsn>> + Send {
         async { None }
     }
