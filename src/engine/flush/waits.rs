@@ -89,7 +89,10 @@ impl Waits {
                 lsn = lsn.next();
             }
             let of_it = if is_whole { lsn } else { last };
-            position.reply.tell(of_it, is_whole && at == position.end);
+            // One that ends where this run begins was asked for after its own run was drained: the number before this
+            // run's first may be another ring's.
+            let is_own = is_whole && at == position.end && lsn >= first;
+            position.reply.tell(of_it, is_own);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What those are told who wait for the sink while something is lost.
 
 use super::*;
+use crate::delivered::Delivered;
 use crate::error::LogError;
 use crate::lsn::Lsn;
 
@@ -32,4 +33,32 @@ fn a_task_may_wait_for_the_backlog_after_something_was_lost() {
     assert_eq!(poll(), Poll::Pending, "the sink has not answered");
     stage.is_done(1);
     assert_eq!(poll(), Poll::Ready(Ok(())), "what was lost holds up nobody");
+}
+
+/// Found by reading: a run that begins where the entry ends took the number before its own first one for the entry's, and
+/// that was another ring's.
+#[test]
+fn an_entry_that_is_asked_for_after_its_turn_and_is_lost_is_not_told_delivered() {
+    // Which ring is drained first changes from turn to turn.
+    for turns in 0..2 {
+        let mut stage = Stage::open(Durability::Immediate);
+        stage.settle();
+        for _ in 0..turns {
+            stage.push_on(1);
+            stage.settle();
+        }
+        let lost = stage.push_on(0);
+        stage.settle();
+        let lsn = Lsn::new(turns + 1);
+        assert_eq!(stage.shared.counters.next_lsn.read(), lsn.next().number());
+        // The question, and another entry of each ring, come in the same turn.
+        let delivered = Delivered::new(&stage.shared, lost, Lsn::ZERO);
+        stage.push_on(1);
+        stage.push_on(0);
+        stage.settle();
+        stage.shared.status.lose(lsn, lsn.next());
+        stage.is_done(lsn.number() + 2);
+        let outcome = delivered.wait_timeout(Duration::ZERO);
+        assert!(matches!(outcome, Err(LogError::Corrupt(_))), "{outcome:?} for {lsn}");
+    }
 }
