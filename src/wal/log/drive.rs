@@ -153,10 +153,12 @@ impl Log {
     }
 
     /// Whether what is not durable may go to the sink. Once the log has failed, its LSNs must first be kept
-    /// from the entries of the next opening; where META cannot be written either nothing can be done about that.
+    /// from the entries of the next opening; where META cannot be written either nothing can be done about that. Those of
+    /// the park that are not durable nobody sees: nothing is to be kept.
     #[must_use]
     pub fn keeps_numbers(&self) -> bool {
-        self.failure.is_none() || self.keeper_failed || self.keeper.has_reserved_rest(self.writer.next_lsn())
+        let keeps_none = self.failure.is_none() || self.keeper_failed || self.desk.config.log == LogId::Park;
+        keeps_none || self.keeper.has_reserved_rest(self.writer.next_lsn())
     }
 
     /// The write of the cursor, at once and alone, if the disk does not know all of it: for opening, which goes on when that
