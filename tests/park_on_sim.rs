@@ -125,6 +125,41 @@ fn whoever_lists_the_park_behind_its_end_is_told_that_nothing_is_there() {
     stage.close().unwrap();
 }
 
+/// Found by reading: who came after the failure waited for a cursor that nobody would write, and was counted as answered.
+#[test]
+fn nothing_leaves_a_park_whose_cursor_cannot_be_written_and_whoever_asks_is_told_why() {
+    let eio = 5;
+    for frame_first in [false, true] {
+        let mut stage = Stage::<Vec<u8>>::open(builder());
+        refuse(&mut stage, 3);
+        if frame_first {
+            // The log tells this failure. The cursor can still be written.
+            let slot = FileId::Slot(LogId::Park, ringwal::SlotNo(0));
+            stage.machine.inject(Fault::error(OpKind::Write, eio).on(slot));
+            refuse(&mut stage, 1);
+            let answer = stage.queue.unpark(vec![Lsn::new(1)], false);
+            stage.settle();
+            stage.pass(100 * MS);
+            assert_eq!(answer.try_recv().expect("answered"), Ok(()));
+        }
+        let discarded = stage.queue.metrics().discarded;
+        stage.machine.inject(Fault::error(OpKind::Write, eio).on(FileId::Meta(LogId::Park)).forever());
+        for (id, counted) in [(2, 1), (3, 0)] {
+            let before = stage.queue.metrics();
+            let answer = stage.queue.unpark(vec![Lsn::new(id)], false);
+            stage.settle();
+            stage.pass(100 * MS);
+            let answer =
+                answer.try_recv().unwrap_or_else(|_| panic!("{id}, {frame_first}: no answer: {:?}", stage.queue));
+            assert!(matches!(answer, Err(LogError::Failed(_))), "{id}: {answer:?}");
+            let after = stage.queue.metrics();
+            assert_eq!((after.discarded - before.discarded, before.parked - after.parked), (counted, counted), "{id}");
+        }
+        assert_eq!(stage.queue.metrics().discarded, discarded + 1);
+        assert_accounted(&stage);
+    }
+}
+
 /// A park of four segments, which some 250 entries fill; the first of each process begins a segment.
 fn bounded() -> Builder {
     settings(Durability::Immediate).park_bytes_max(2 << 20).park_full(ParkFull::DropOldest)

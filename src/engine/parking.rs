@@ -114,6 +114,10 @@ impl Parking {
             let _ = reply.send(Err(LogError::Closed));
             return;
         }
+        if let Some(error) = self.cursor_failure() {
+            let _ = reply.send(Err(error));
+            return;
+        }
         let mut gone = self.gone.clone();
         let mut count = 0;
         for id in ids {
@@ -134,9 +138,21 @@ impl Parking {
         self.unparks.push((self.gone.floor(), reply));
     }
 
+    /// Why nothing that leaves the park can be written down any more. A frame that could not be written is no reason.
+    fn cursor_failure(&self) -> Option<LogError> {
+        let failure = self.log.failure().filter(|_| !self.log.keeps_cursor())?;
+        Some(LogError::Failed(failure.error.clone().into()))
+    }
+
     /// Moves waiting records into frames, and listings on.
     pub(crate) fn turn(&mut self, now: Instant, clock: &Clock, shared: &Shared) -> bool {
         let mut busy = false;
+        // The log tells its first failure only, and that may have been a frame's.
+        if let Some(error) = self.cursor_failure() {
+            for (_, reply) in self.unparks.drain(..) {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
         // A log that has failed or is being closed writes nothing more, and those who wait must be told so.
         let is_early = self.news && !self.closing && self.log.failure().is_none();
         let filled = if is_early { 0 } else { self.waiting.len() };

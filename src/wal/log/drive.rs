@@ -152,6 +152,12 @@ impl Log {
         next.since(from) - self.keeper.done_between(from, next)
     }
 
+    /// Whether what is acknowledged can still come to the disk: no write of cursor or META has failed.
+    #[must_use]
+    pub const fn keeps_cursor(&self) -> bool {
+        !self.keeper_failed
+    }
+
     /// Whether what is not durable may go to the sink. Once the log has failed, its LSNs must first be kept
     /// from the entries of the next opening; where META cannot be written either nothing can be done about that. Those of
     /// the park that are not durable nobody sees: nothing is to be kept.
