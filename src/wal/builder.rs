@@ -41,6 +41,7 @@ pub(super) struct Sealed {
 }
 
 impl FrameBuilder {
+    /// An empty frame in front of `chunk`. `runs` are those of one that was given up, or none.
     pub(super) fn new(
         chunk: BlockMut,
         chunk_len: usize,
@@ -51,7 +52,6 @@ impl FrameBuilder {
     ) -> Self {
         let len_max = len_max.min(chunk.len());
         assert!(len_max > FRAME_HEADER_LEN, "a frame has room for its header");
-        assert!(runs.is_empty(), "recycled runs were emptied");
         Self { chunk, body_len: 0, len_max, records: 0, runs, opened: now, time: unix, chunk_len }
     }
 
@@ -110,7 +110,7 @@ impl FrameBuilder {
         }
     }
 
-    /// Gives up an empty frame and the chunk under it.
+    /// Gives up an empty frame and the chunk under it. What it was told of rings without records must be told again.
     pub(super) fn into_runs(self) -> Vec<RunEnd> {
         self.runs
     }

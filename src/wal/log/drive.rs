@@ -13,9 +13,9 @@
 
 use crate::lsn::{Lsn, SlotNo};
 use crate::schema::Schema;
-use crate::time::Instant;
+use crate::time::{Instant, UnixNanos};
 use crate::wal::builder::FrameBuilder;
-use crate::wal::config::{Commit, Event, Room};
+use crate::wal::config::{Blocked, Commit, Event, Room};
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::Mutant;
 use crate::wal::op::{DiskError, LogId, Op, Owner, Token};
@@ -36,6 +36,24 @@ impl Log {
     pub fn takes_chunk(&self) -> bool {
         let rest = || self.rest.as_ref().is_some_and(|rest| rest.len() >= self.useful_rest());
         self.open.as_ref().map_or_else(|| !rest(), |open| !open.has_spare())
+    }
+
+    pub(super) fn new_frame(&mut self, now: Instant, unix: UnixNanos) -> Result<FrameBuilder, Blocked> {
+        if self.writer.is_starved() {
+            return Err(Blocked::Log);
+        }
+        let useful = self.useful_rest();
+        let chunk = match self.rest.take().filter(|rest| rest.len() >= useful) {
+            Some(rest) => rest,
+            None => {
+                let pool = self.desk.arena.pool().clone();
+                self.desk.arena.refill().then(|| pool.take()).flatten().ok_or(Blocked::Pool)?
+            }
+        };
+        let told = Some(std::mem::take(&mut self.told_runs)).filter(|told| !told.is_empty());
+        let runs = told.or_else(|| self.spare_runs.pop()).unwrap_or_default();
+        let chunk_len = self.desk.arena.pool().chunk_len();
+        Ok(FrameBuilder::new(chunk, chunk_len, self.frame_len_max, runs, now, unix))
     }
 
     /// A rest much shorter than a frame would cut a backlog into crumbs.

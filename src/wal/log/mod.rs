@@ -77,6 +77,8 @@ pub struct Log {
     rest: Option<BlockMut>,
     frame_len_max: usize,
     spare_runs: Vec<Vec<RunEnd>>,
+    /// Those of an empty frame that was given up.
+    told_runs: Vec<RunEnd>,
     phase: Phase,
     /// No ack will come any more.
     no_acks: bool,
@@ -131,6 +133,7 @@ impl Log {
             rest: None,
             frame_len_max,
             spare_runs: Vec::new(),
+            told_runs: Vec::new(),
             phase: Phase::Open,
             no_acks: false,
             failure: None,
@@ -249,30 +252,14 @@ impl Log {
         Ok(self.open.insert(open))
     }
 
-    fn new_frame(&mut self, now: Instant, unix: UnixNanos) -> Result<FrameBuilder, Blocked> {
-        if self.writer.is_starved() {
-            return Err(Blocked::Log);
-        }
-        let useful = self.useful_rest();
-        let chunk = match self.rest.take().filter(|rest| rest.len() >= useful) {
-            Some(rest) => rest,
-            None => {
-                let pool = self.desk.arena.pool().clone();
-                self.desk.arena.refill().then(|| pool.take()).flatten().ok_or(Blocked::Pool)?
-            }
-        };
-        let runs = self.spare_runs.pop().unwrap_or_default();
-        let chunk_len = self.desk.arena.pool().chunk_len();
-        Ok(FrameBuilder::new(chunk, chunk_len, self.frame_len_max, runs, now, unix))
-    }
-
     /// Seals the open frame. An empty one that has only a part of a chunk gives that part up, so that
     /// the next one is as long as can be.
     pub fn seal(&mut self, _now: Instant) {
         if self.open_records() > 0 {
             self.seal_open();
         } else if let Some(open) = self.open.take_if(|open| !open.is_whole(self.frame_len_max)) {
-            self.recycle_runs(open.into_runs());
+            // Rings may end in it with what was given up: the next one says so.
+            self.told_runs = open.into_runs();
         }
     }
 

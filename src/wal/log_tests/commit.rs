@@ -337,3 +337,24 @@ fn a_group_does_not_wait_for_what_waits_for_a_slot() {
     b.ack(1).end_all();
     assert_eq!(b.log.durable(), Lsn::new(3));
 }
+
+/// Found by reading: a ring that ends with a claim which was given up has no record to tell how far it is. Its end went
+/// with an empty frame that was too short for another ring's record, and was told only once all was idle.
+#[test]
+fn what_an_empty_frame_was_told_of_a_ring_is_told_with_the_next_one() {
+    let mut bench = Bench::with(recovered(256, 2), config(Commit::Immediate));
+    // Until the rest of the chunk is shorter than the longest frame.
+    let spare = |bench: &mut Bench| bench.log.frame(bench.now, UnixNanos(5)).unwrap().spare_mut().len();
+    let mut pushed = 0;
+    while spare(&mut bench) >= 3500 {
+        bench.push(1, 400).end_all();
+        pushed += 1;
+        assert!(pushed < 100, "a rest is never short");
+    }
+    let skipped = RunEnd { ring: 1, end: 64 };
+    bench.log.frame(bench.now, UnixNanos(5)).unwrap().advance(0, 0, skipped);
+    bench.events.clear();
+    bench.push(1, 3500).end_all();
+    let told = |event: &Event| matches!(event, Event::Durable { runs, .. } if runs.contains(&skipped));
+    assert!(bench.events.iter().any(told), "{:?}", bench.events);
+}
