@@ -163,15 +163,16 @@ impl<T: Entry + InPlace> PinnedProducer<T> {
     /// claim gives it up. As [`try_push`](Self::try_push) it never waits.
     ///
     /// # Errors
-    /// [`PushError::Full`], under `DropNewest` [`PushError::Dropped`], and as [`Producer::try_push`]; there is no entry to
-    /// come back. Without a ring of its own always [`PushError::Full`].
+    /// As [`Producer::try_push`], but that there is no entry to come back. Without a ring of its own there is never
+    /// room, and a length that the type cannot have is [`PushError::TooLong`].
     pub fn claim(&mut self, len: usize) -> Result<Claim<'_, T>, PushError<()>> {
         let shared = &self.producer.shared;
         if !T::fits(len) {
-            return Err(PushError::TooLong { entry: (), len, max: shared.config.entry_len_max });
+            return Err(Refusal::TooLong { len }.into_push_error((), shared));
         }
         let Some(ring) = &mut self.ring else {
-            return Err(PushError::Full(()));
+            let refused = if shared.rings.is_closed() { ClaimError::Closed } else { ClaimError::Full };
+            return Err(Refusal::Claim(refused).into_push_error((), shared));
         };
         if shared.is_gated()
             && let Err(refusal) = SpaceWait::new(shared, Patience::None).out(Refusal::Gated, ring.ring())
@@ -220,5 +221,74 @@ impl<T> Claim<'_, T> {
     /// Puts the entry into the queue.
     pub fn commit(self) -> Receipt {
         Receipt { ring: self.ring, end: self.claim.publish() }
+    }
+}
+
+#[cfg(all(test, feature = "testing", not(loom)))]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::WhenFull;
+    use crate::delivery::batch::Batch;
+    use crate::entry::DecodeError;
+    use crate::queue::Queue;
+    use crate::schema::Schema;
+    use crate::sim::{ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+    use crate::sink::{SinkError, sink_fn};
+    use crate::wal::mutant::Mutants;
+
+    /// Eight bytes, never more nor less.
+    struct Eight([u8; 8]);
+
+    impl Entry for Eight {
+        const SCHEMA: Schema = Schema::new("test.eight", 1);
+
+        fn encoded_len(&self) -> Option<usize> {
+            Some(8)
+        }
+
+        fn encode_into(&self, out: &mut [u8]) {
+            out.copy_from_slice(&self.0);
+        }
+
+        fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+            bytes.try_into().map(Self).map_err(DecodeError::new)
+        }
+    }
+
+    impl InPlace for Eight {
+        fn fits(len: usize) -> bool {
+            len == 8
+        }
+    }
+
+    #[test]
+    fn a_refused_claim_is_counted_and_does_what_when_full_says() {
+        for when_full in [WhenFull::Block, WhenFull::DropNewest] {
+            let clock = ManualClock::new();
+            let machine = SimDisk::new(SimSettings { clock: clock.clone(), ..SimSettings::default() });
+            let settings = SteppedSettings { seed: 1, clock, store: None, mutants: Mutants::NONE };
+            let builder = Queue::builder(Path::new("simulated")).pinned_rings(1).when_full(when_full);
+            let sink = sink_fn(|_: Batch<Eight>| async { Ok::<(), SinkError>(()) });
+            let mut queue = SteppedQueue::open(builder, settings, &machine, sink).unwrap();
+            let mut pinned = queue.producer().pin();
+            let mut shares = queue.producer().pin();
+            assert!(pinned.has_own_ring() && !shares.has_own_ring());
+
+            assert!(matches!(pinned.claim(7), Err(PushError::TooLong { len: 7, .. })));
+            let error = shares.claim(8).unwrap_err();
+            let drops = when_full == WhenFull::DropNewest;
+            assert!(error.is_full() && matches!(error, PushError::Dropped(())) == drops, "{error:?}");
+            let metrics = queue.metrics();
+            let (rejected, dropped) = (metrics.rejected_by, metrics.dropped_by);
+            assert_eq!((rejected.too_long, rejected.full, dropped.full), (1, u64::from(!drops), u64::from(drops)));
+
+            queue.begin_closing(false);
+            for producer in [&mut pinned, &mut shares] {
+                assert!(matches!(producer.claim(8), Err(PushError::Closed(()))));
+            }
+            assert_eq!(queue.metrics().rejected_by.closed, 2);
+        }
     }
 }
