@@ -3,10 +3,9 @@
 
 use std::cell::RefCell;
 
-use crate::durable::Receipt;
 use crate::entry::Entry;
 use crate::error::BatchError;
-use crate::producer::{Producer, Refusal, SpaceWait};
+use crate::producer::{Producer, Refusal, SCRATCH_KEPT, SpaceWait};
 use crate::ring::record::{RECORD_HEADER_LEN, stride_of};
 
 /// Longest run that is claimed at once, in bytes: a small part of any ring.
@@ -71,7 +70,9 @@ pub(crate) fn push_batch<T: Entry>(
     let mut run = RUN.with(|cell| cell.replace(Run::new()));
     run.clear();
     let result = push_runs(producer, entries.into_iter(), &mut run);
-    RUN.with(|cell| cell.replace(run));
+    if run.bytes.capacity() <= SCRATCH_KEPT {
+        RUN.with(|cell| cell.replace(run));
+    }
     result
 }
 
@@ -153,7 +154,8 @@ fn pass_gate<T: Entry>(producer: &Producer<T>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run, entries: &[T]) -> Option<Receipt> {
+/// `None`: nothing of it is in the ring.
+fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run, entries: &[T]) -> Option<()> {
     debug_assert!(run.run_len >= entries.len() * RECORD_HEADER_LEN);
     let rings = &producer.shared.rings;
     let ring = rings.ring_of_this_thread();
@@ -173,7 +175,8 @@ fn claim_run<T: Entry>(producer: &Producer<T>, run: &Run, entries: &[T]) -> Opti
         claim.next_mut(payload.len())?.copy_from_slice(payload);
         bytes = after;
     }
-    Some(Receipt { ring, end: claim.publish() })
+    claim.publish();
+    Some(())
 }
 
 #[cfg(all(test, feature = "testing", not(loom)))]
@@ -183,7 +186,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::batch::Batch;
-    use crate::entry::DecodeError;
+    use crate::entry::{DecodeError, EncodeError};
     use crate::error::PushError;
     use crate::queue::Queue;
     use crate::schema::Schema;
@@ -234,5 +237,31 @@ mod tests {
             assert!(matches!(refused.error, PushError::TooLong { len: said, .. } if said == len), "{refused:?}");
             assert_eq!(refused.pushed, 1);
         }
+    }
+
+    /// So many bytes.
+    struct Long(usize);
+
+    impl Entry for Long {
+        const SCHEMA: Schema = Schema::new("test.long", 1);
+
+        fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+            out.resize(out.len() + self.0, 1);
+            Ok(())
+        }
+
+        fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+            Ok(Self(bytes.len()))
+        }
+    }
+
+    #[test]
+    fn a_thread_does_not_keep_the_memory_of_its_longest_batch() {
+        let queue = open::<Long>();
+        let kept = || RUN.with(|run| run.borrow().bytes.capacity());
+        assert_eq!(queue.producer().push_batch([Long(100), Long(200)]).unwrap(), 2);
+        assert!(kept() >= 300, "what is short is kept: it will be needed again");
+        assert!(queue.producer().push_batch([Long(100), Long(4 * SCRATCH_KEPT)]).is_err());
+        assert!(kept() <= SCRATCH_KEPT, "{} bytes are kept", kept());
     }
 }

@@ -396,7 +396,7 @@ thread_local! {
 }
 
 /// Longest scratch buffer that a thread keeps.
-const SCRATCH_KEPT: usize = 1 << 20;
+pub(crate) const SCRATCH_KEPT: usize = 1 << 20;
 
 pub(crate) fn with_encoded<T: Entry, R>(
     entry: &T,
