@@ -32,7 +32,7 @@ use crate::lsn::Lsn;
 /// later than the sink's acknowledgement of this entry, never earlier. What is told here may, after a crash, be delivered
 /// once more: the cursor on disk is some milliseconds behind.
 ///
-/// Any number may wait at once, and dropping one leaves nothing behind.
+/// Any number may wait at once. Of one that is dropped a few bytes stay with the flush core until its entry has left its ring.
 ///
 /// ```
 /// # use ringwal::{Batch, Queue, blocking_fn};

@@ -304,7 +304,7 @@ impl<T: Entry> Delivery<T> {
         let hurried = self.shared.hurried();
         let all_here = hurried > Lsn::ZERO && hurried < self.dispatcher.next_lsn();
         let nothing_more = self.dispatcher.is_full() || all_here && self.shared.frames.is_empty();
-        // ORDERING: Acquire, as in `turn`.
+        // ORDERING: Acquire, as in `next_batch`.
         self.shared.closing.load(Ordering::Acquire)
             && self.calls.as_ref().is_some_and(|calls| calls.overdue() > 0)
             && nothing_more

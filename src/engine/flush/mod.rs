@@ -227,13 +227,10 @@ impl Flush {
         };
         self.state.acked = acks.acked;
         self.note_done(&acks.done);
-        if self.state.next_after_failure.is_none() {
-            self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
-        } else {
-            // What was taken over after the log had failed has numbers that the log never gave out.
-            let acks = acks.up_to(self.log.end());
-            self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
-        }
+        // What was taken over after the log had failed has numbers that the log never gave out.
+        let has_failed = self.state.next_after_failure.is_some();
+        let acks = if has_failed { acks.up_to(self.log.end()) } else { acks };
+        self.log.ack(now, acks.acked, &acks.done, &acks.attempts);
         true
     }
 
