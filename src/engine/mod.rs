@@ -132,8 +132,8 @@ pub(crate) enum Notice {
 /// What the flush core is asked for.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Answer with the last LSN once the rings are drained up to these positions.
-    Fence { tails: Vec<u64>, reply: SyncSender<Lsn> },
+    /// Answer with the last LSN once the rings are drained up to these positions, unless the asker is gone by then.
+    Fence { tails: Vec<u64>, asker: Weak<()>, reply: SyncSender<Lsn> },
     /// The same for whoever must not block: see `waits.rs`.
     Place { upto: Upto, reply: Reply },
     /// Ring this when its time has come.
@@ -289,8 +289,9 @@ impl Shared {
     /// Waits until the rings are drained, and gives the last LSN that they got. What is drained by then
     /// is in a hurry: no period and no lingering holds up its delivery.
     pub(crate) fn fence(&self, deadline: Instant) -> Result<Lsn, LogError> {
-        let tails = self.tails();
-        let last = self.ask(deadline, |reply| Command::Fence { tails, reply })?;
+        let (tails, here) = (self.tails(), Arc::new(()));
+        let asker = Arc::downgrade(&here);
+        let last = self.ask(deadline, |reply| Command::Fence { tails, asker, reply })?;
         self.hurry_delivery(last);
         Ok(last)
     }

@@ -2,8 +2,8 @@
 //! durability, the counts. Run with those in `loom-tests/`; `docs/loom.md` has the table.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use loom::sync::{Condvar, Mutex};
@@ -91,7 +91,7 @@ fn a_question_is_answered_or_its_asker_told() {
             let shared = Arc::clone(&shared);
             move || {
                 let (reply, answer) = sync_channel(1);
-                shared.command(Command::Fence { tails: Vec::new(), reply });
+                shared.command(Command::Fence { tails: Vec::new(), asker: Weak::new(), reply });
                 answer
             }
         });

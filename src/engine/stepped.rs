@@ -98,6 +98,8 @@ pub struct SteppedQueue<T> {
     sink: SinkState,
     woken: Arc<Flag>,
     close: Option<Close>,
+    /// Whoever asks for a fence lives as long as this.
+    asker: Arc<()>,
 }
 
 enum SinkState {
@@ -173,6 +175,7 @@ impl<T: Entry> SteppedQueue<T> {
             sink: SinkState::Awake,
             woken,
             close: None,
+            asker: Arc::default(),
         })
     }
 
@@ -187,6 +190,11 @@ impl<T: Entry> SteppedQueue<T> {
     #[cfg(test)]
     pub(crate) fn run_among(&mut self, processors: usize) {
         self.core.as_mut().expect("it has not ended").run_among(processors);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Flush {
+        self.core.as_ref().expect("it has not ended")
     }
 
     /// The flush core's turn. False: it sleeps, or has ended.

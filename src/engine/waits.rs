@@ -42,6 +42,11 @@ pub(crate) enum Upto {
 pub(crate) struct Reply(Arc<Watermark>);
 
 impl Reply {
+    /// Whether the asker is still there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// What was asked for lies at or below this one; or, if so it is said, is this one.
     pub(crate) fn tell(self, last: Lsn, is_own: bool) {
         self.0.publish((last.number() << 1 | u64::from(is_own)) + ANSWERED);

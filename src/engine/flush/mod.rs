@@ -39,7 +39,7 @@ pub(crate) use self::at_disk::AtDisk;
 pub(crate) use self::rest::Rest;
 
 use std::num::NonZero;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ pub(crate) struct State {
     acked: Lsn,
     /// Which ring is drained first.
     first_ring: u32,
-    fences: Vec<(Vec<u64>, SyncSender<Lsn>)>,
+    fences: Vec<(Vec<u64>, Weak<()>, SyncSender<Lsn>)>,
     waits: waits::Waits,
     /// How often somebody has begun to wait for durability, as far as it is seen to.
     asks: u64,
@@ -209,7 +209,7 @@ impl Flush {
         while let Some(command) = self.shared.commands.pop() {
             any = true;
             match command {
-                Command::Fence { tails, reply } => self.state.fences.push((tails, reply)),
+                Command::Fence { tails, asker, reply } => self.state.fences.push((tails, asker, reply)),
                 Command::Place { upto, reply } => self.state.waits.ask(upto, reply),
                 Command::Alarm { at, alarm } => self.state.waits.set_alarm(Alarm { at, alarm }),
                 Command::Park { lease, records } => self.parking.park(lease, records),
@@ -237,12 +237,13 @@ impl Flush {
     fn answer_fences(&mut self) {
         let last = self.last_entry();
         let drained = &self.state.drained;
-        self.state.fences.retain(|(tails, reply)| {
+        self.state.fences.retain(|(tails, asker, reply)| {
             let passed = tails.iter().zip(drained).all(|(tail, drained)| drained >= tail);
             if passed {
                 let _ = reply.send(last);
             }
-            !passed
+            // Whoever waits no more may have asked for what never comes: behind a claim that was leaked.
+            !passed && asker.strong_count() > 0
         });
         self.state.waits.answer(&self.state.drained, last);
     }

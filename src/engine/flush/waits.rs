@@ -108,7 +108,7 @@ impl Waits {
             }
         }
         let passed = |tails: &[u64]| tails.iter().zip(drained).all(|(tail, drained)| drained >= tail);
-        for (_, reply) in self.of_all.extract_if(.., |(tails, _)| passed(tails)) {
+        for (_, reply) in self.of_all.extract_if(.., |(tails, reply)| passed(tails) || !reply.is_wanted()) {
             reply.tell(last, false);
         }
     }

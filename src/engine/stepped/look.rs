@@ -57,7 +57,8 @@ impl<T> SteppedQueue<T> {
     #[must_use]
     pub fn fence(&self) -> Receiver<Lsn> {
         let (reply, answer) = sync_channel(1);
-        self.shared.command(Command::Fence { tails: self.shared.tails(), reply });
+        let asker = Arc::downgrade(&self.asker);
+        self.shared.command(Command::Fence { tails: self.shared.tails(), asker, reply });
         answer
     }
 

@@ -1,4 +1,4 @@
-//! What those are told who wait for the sink while something is lost.
+//! What those are told who wait for the sink while something is lost, and what is left of who waits no more.
 
 use super::*;
 use crate::delivered::Delivered;
@@ -61,4 +61,26 @@ fn an_entry_that_is_asked_for_after_its_turn_and_is_lost_is_not_told_delivered()
         let outcome = delivered.wait_timeout(Duration::ZERO);
         assert!(matches!(outcome, Err(LogError::Corrupt(_))), "{outcome:?} for {lsn}");
     }
+}
+
+/// Found by reading: a service that asked again and again behind a leaked claim left a question each time, for ever.
+#[test]
+fn who_has_given_up_waiting_for_what_never_comes_leaves_nothing_behind() {
+    let mut stage = Stage::open(Durability::Immediate);
+    stage.settle();
+    let shared = Arc::clone(&stage.shared);
+    std::mem::forget(shared.rings.claim(0, LEN).unwrap());
+    for _ in 0..3 {
+        assert_eq!(shared.fence(std::time::Instant::now()), Err(LogError::TimedOut));
+        stage.settle();
+        let mut drained = Box::pin(shared.drain_async(HOUR));
+        assert_eq!(drained.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending);
+        stage.settle();
+        assert!(stage.queue.core().state.waits.is_asked(), "it still waits");
+    }
+    // Whatever makes the flush core turn shows it.
+    stage.push_on(1);
+    stage.settle();
+    let state = &stage.queue.core().state;
+    assert!(state.fences.is_empty() && !state.waits.is_asked(), "{:?}, {:?}", state.fences, state.waits);
 }
