@@ -63,6 +63,9 @@ impl<'a, T: Entry> Parked<'a, T> {
     /// Puts those that `which` chooses back into the queue as new entries, and gives their number. Each is
     /// durable in the queue before it leaves the park: a crash in between leaves it in both, never in none.
     ///
+    /// `which` is asked about those that are parked when it is called. What is put back, refused again and parked anew
+    /// meanwhile is not among them.
+    ///
     /// What was encoded by another version of the type is encoded anew; what cannot be, because it does not decode or has
     /// become too long, stays in the park and is not counted.
     ///
@@ -79,7 +82,8 @@ impl<'a, T: Entry> Parked<'a, T> {
         })
     }
 
-    /// Gives those up that `which` chooses, and tells their number.
+    /// Gives those up that `which` chooses, and tells their number. It is asked about those that are parked when it is
+    /// called.
     ///
     /// # Errors
     /// See [`LogError`]; those before the error are done.
@@ -93,11 +97,13 @@ impl<'a, T: Entry> Parked<'a, T> {
         exit: ParkExit,
         mut before: impl FnMut(&[ParkedEntry]) -> Result<(), LogError>,
     ) -> Result<usize, LogError> {
+        let upto = self.last()?;
         let (mut after, mut count) = (Lsn::ZERO, 0);
-        loop {
-            let page = self.list(after, PAGE)?;
+        while after < upto {
+            let mut page = self.list(after, PAGE)?;
+            page.retain(|entry| entry.id <= upto);
             let Some(last) = page.last() else {
-                return Ok(count);
+                break;
             };
             after = last.id;
             let chosen: Vec<ParkedEntry> = page.into_iter().filter(|entry| which(entry)).collect();
@@ -110,6 +116,15 @@ impl<'a, T: Entry> Parked<'a, T> {
             let deadline = Instant::now() + ANSWER_WITHIN;
             self.shared.ask(deadline, |reply| Command::Unpark { ids, exit, reply })??;
         }
+        Ok(count)
+    }
+
+    /// The id of the entry that was parked last, whether it is there still or gone.
+    fn last(&self) -> Result<Lsn, LogError> {
+        if self.shared.config.park == Park::Drop {
+            return Ok(Lsn::ZERO);
+        }
+        self.shared.ask(Instant::now() + ANSWER_WITHIN, |reply| Command::LastParked { reply })
     }
 
     /// Its bytes as the queue's type is encoded now, with its key: as they are, or encoded anew. Bytes of today's encoding

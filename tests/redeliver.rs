@@ -4,8 +4,8 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{LONG, in_memory, small};
-use ringwal::{Batch, DecodeError, Durability, Entry, Queue, Schema, SinkError, blocking_fn};
+use common::{LONG, Numbered, in_memory, small};
+use ringwal::{Batch, DecodeError, Durability, Entry, Outcome, Queue, Schema, SinkError, Verdict, blocking_fn};
 
 /// As it once was: a number.
 #[derive(Debug)]
@@ -90,5 +90,51 @@ fn what_was_parked_by_an_older_version_is_encoded_anew_when_it_is_redelivered() 
     let left = queue.parked().list(ringwal::Lsn::ZERO, 10).unwrap();
     assert_eq!((left.len(), left[0].schema), (1, Old::SCHEMA), "it stays where it can be looked at");
     assert_eq!(queue.parked().discard(|_| true).unwrap(), 1);
+    queue.shutdown(LONG).unwrap();
+}
+
+/// Parks whatever it gets, and says why.
+fn refusing(why: impl Fn(u32) -> &'static str + Send + Sync + 'static) -> impl ringwal::Sink<Numbered> {
+    blocking_fn(move |batch: &Batch<Numbered>| {
+        Ok(Outcome::Each(batch.values().map(|entry| Verdict::Park(why(entry.number).into())).collect()))
+    })
+}
+
+fn push(queue: &Queue<Numbered>, numbers: std::ops::Range<u32>) {
+    let producer = queue.producer();
+    numbers.for_each(|number| _ = producer.push_timeout(Numbered::new(0, number, 8), LONG).unwrap());
+}
+
+/// It went on to what it had itself put back, for as long as the sink refused it.
+#[test]
+fn what_is_refused_again_meanwhile_is_not_redelivered_once_more_nor_discarded() {
+    const FIRST_PAGE: u32 = 1000;
+    let dir = in_memory();
+    let queue = small(dir.path(), Durability::Immediate).open(refusing(|_| "never")).unwrap();
+    push(&queue, 0..FIRST_PAGE + 1);
+    queue.drain(LONG).unwrap();
+    let mut asked = 0;
+    let redelivered = queue.parked().redeliver(|_| {
+        asked += 1;
+        if asked == FIRST_PAGE + 1 {
+            // The first thousand are parked again before the next page is read.
+            queue.drain(LONG).unwrap();
+        }
+        asked <= 5 * FIRST_PAGE
+    });
+    assert_eq!((redelivered.unwrap(), asked), (1001, 1001));
+    queue.drain(LONG).unwrap();
+    assert_eq!(queue.metrics().parked, 1001);
+
+    let mut asked = 0;
+    let discarded = queue.parked().discard(|_| {
+        asked += 1;
+        if asked == 1 {
+            push(&queue, 2000..2010);
+            queue.drain(LONG).unwrap();
+        }
+        true
+    });
+    assert_eq!((discarded.unwrap(), queue.metrics().parked), (1001, 10));
     queue.shutdown(LONG).unwrap();
 }

@@ -142,6 +142,8 @@ pub(crate) enum Command {
     Park { lease: LeaseId, records: Vec<ParkRecord> },
     /// Read parked entries after this id.
     ListParked { after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>> },
+    /// The id up to which the park has entries, those that are gone among them.
+    LastParked { reply: SyncSender<Lsn> },
     /// These parked entries are done with.
     Unpark { ids: Vec<Lsn>, exit: ParkExit, reply: SyncSender<Result<(), LogError>> },
     /// Close both logs and end.

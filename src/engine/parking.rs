@@ -108,6 +108,11 @@ impl Parking {
         self.listings.push_back(Listing { after, max, found: Vec::new(), reply, started: false });
     }
 
+    /// The last id that is durable; what is gone counts as well.
+    pub(crate) fn last(&self) -> Lsn {
+        self.log.durable()
+    }
+
     /// Takes entries out of the park; answered when that is durable.
     pub(crate) fn unpark(&mut self, now: Instant, shared: &Shared, ids: &[Lsn], exit: ParkExit, reply: Unpark) {
         if self.closing {
@@ -121,7 +126,7 @@ impl Parking {
         let mut gone = self.gone.clone();
         let mut count = 0;
         for id in ids {
-            count += u64::from(*id <= self.log.durable() && gone.add(*id, id.next()));
+            count += u64::from(*id <= self.last() && gone.add(*id, id.next()));
         }
         if gone.ranges_above_floor() > CURSOR_RANGES_MAX {
             let _ = reply.send(Err(LogError::TooManyHoles));

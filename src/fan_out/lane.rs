@@ -1,11 +1,12 @@
 //! A branch as the copying sees it: entries go into its one ring in the order of the source, each once.
 //!
-//! | who                  | does under the lock                                                     |
-//! |----------------------|-------------------------------------------------------------------------|
-//! | copying              | pushes as long as there is room; begins to count where the count breaks  |
-//! | redelivery           | ends the count, puts parked entries back, which have LSNs of their own   |
+//! | who        | does under the lock                                                     | and waits there for             |
+//! |------------|-------------------------------------------------------------------------|---------------------------------|
+//! | copying    | pushes as long as there is room; begins to count where the count breaks | the branch's disk, to begin     |
+//! | redelivery | ends the count, puts parked entries back, which have LSNs of their own  | room in the ring, and that disk |
 //!
-//! Nobody waits for room under it.
+//! Copying leaves the lock to wait for room. Redelivery keeps it: what is put back must not lie between copies that are
+//! counted. The branch makes room by itself, and what is put back is no more than was parked when it began.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -214,6 +214,7 @@ impl Flush {
                 Command::Alarm { at, alarm } => self.state.waits.set_alarm(Alarm { at, alarm }),
                 Command::Park { lease, records } => self.parking.park(lease, records),
                 Command::ListParked { after, max, reply } => self.parking.list(after, max, reply),
+                Command::LastParked { reply } => _ = reply.send(self.parking.last()),
                 Command::Unpark { ids, exit, reply } => self.parking.unpark(now, &self.shared, &ids, exit, reply),
                 Command::Close => self.state.ending = true,
             }
