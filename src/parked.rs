@@ -70,10 +70,13 @@ impl<'a, T: Entry> Parked<'a, T> {
     /// become too long, stays in the park and is not counted.
     ///
     /// # Errors
-    /// See [`LogError`]; those before the error are done.
+    /// See [`LogError`]; those before the error are done. With [`LogError::TooManyHoles`] nothing else was put back.
     pub fn redeliver(&self, mut which: impl FnMut(&ParkedEntry) -> bool) -> Result<usize, LogError> {
         let which = |entry: &ParkedEntry| which(entry) && self.bytes_for_now(entry).is_some();
         self.for_chosen(which, ParkExit::Redelivered, |entries| {
+            // What could not leave the park is not put back at all: it would be in both, and once more after each try.
+            let (ids, deadline) = (ids_of(entries), Instant::now() + ANSWER_WITHIN);
+            self.shared.ask(deadline, |reply| Command::MayUnpark { ids, reply })??;
             let receipts: Result<Vec<_>, _> = entries.iter().map(|entry| self.put_back(entry)).collect();
             if self.shared.config.durability == Durability::Memory {
                 return receipts.map(drop);
@@ -112,8 +115,7 @@ impl<'a, T: Entry> Parked<'a, T> {
             }
             before(&chosen)?;
             count += chosen.len();
-            let ids = chosen.iter().map(|entry| entry.id).collect();
-            let deadline = Instant::now() + ANSWER_WITHIN;
+            let (ids, deadline) = (ids_of(&chosen), Instant::now() + ANSWER_WITHIN);
             self.shared.ask(deadline, |reply| Command::Unpark { ids, exit, reply })??;
         }
         Ok(count)
@@ -163,4 +165,8 @@ impl<'a, T: Entry> Parked<'a, T> {
             }
         }
     }
+}
+
+fn ids_of(entries: &[ParkedEntry]) -> Vec<Lsn> {
+    entries.iter().map(|entry| entry.id).collect()
 }

@@ -4,8 +4,11 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{LONG, Numbered, in_memory, small};
-use ringwal::{Batch, DecodeError, Durability, Entry, Outcome, Queue, Schema, SinkError, Verdict, blocking_fn};
+use common::{LONG, Numbered, Recorder, in_memory, small};
+use ringwal::{
+    Batch, DecodeError, Durability, Entry, LogError, Lsn, Outcome, ParkedEntry, Queue, Schema, SinkError, Verdict,
+    blocking_fn,
+};
 
 /// As it once was: a number.
 #[derive(Debug)]
@@ -87,7 +90,7 @@ fn what_was_parked_by_an_older_version_is_encoded_anew_when_it_is_redelivered() 
     assert_eq!(queue.parked().redeliver(|_| true).unwrap(), 2, "one has no meaning any more");
     queue.drain(LONG).unwrap();
     assert_eq!(*seen.lock().unwrap(), [New { cents: 700 }, New { cents: 900 }]);
-    let left = queue.parked().list(ringwal::Lsn::ZERO, 10).unwrap();
+    let left = queue.parked().list(Lsn::ZERO, 10).unwrap();
     assert_eq!((left.len(), left[0].schema), (1, Old::SCHEMA), "it stays where it can be looked at");
     assert_eq!(queue.parked().discard(|_| true).unwrap(), 1);
     queue.shutdown(LONG).unwrap();
@@ -136,5 +139,32 @@ fn what_is_refused_again_meanwhile_is_not_redelivered_once_more_nor_discarded() 
         true
     });
     assert_eq!((discarded.unwrap(), queue.metrics().parked), (1001, 10));
+    queue.shutdown(LONG).unwrap();
+}
+
+/// They were put back first, and then did not leave the park: delivered, and once more at each further try.
+#[test]
+fn what_would_leave_too_many_holes_is_not_put_back_at_all() {
+    let dir = in_memory();
+    let why = |number| if number % 2 == 0 { "even" } else { "odd" };
+    let queue = small(dir.path(), Durability::Immediate).open(refusing(why)).unwrap();
+    push(&queue, 0..2000);
+    queue.drain(LONG).unwrap();
+    queue.shutdown(LONG).unwrap();
+
+    let seen = Recorder::default();
+    let queue = small(dir.path(), Durability::Immediate).open(seen.clone()).unwrap();
+    let number = |entry: &ParkedEntry| entry.decode::<Numbered>().unwrap().number;
+    for _ in 0..2 {
+        let redelivered = queue.parked().redeliver(|entry| entry.error == "odd");
+        assert!(matches!(redelivered, Err(LogError::TooManyHoles)), "{redelivered:?}");
+        queue.drain(LONG).unwrap();
+    }
+    // What one page has is put back before the next one is looked at.
+    let mut delivered: Vec<u32> = seen.0.all().into_iter().map(|(_, entry, _)| entry.number).collect();
+    delivered.sort_unstable();
+    assert_eq!(delivered, (1..1000).step_by(2).collect::<Vec<_>>(), "each once");
+    let left = queue.parked().list(Lsn::ZERO, 2000).unwrap();
+    assert_eq!((left.len(), left.iter().filter(|entry| delivered.contains(&number(entry))).count()), (1500, 0));
     queue.shutdown(LONG).unwrap();
 }

@@ -144,6 +144,8 @@ pub(crate) enum Command {
     ListParked { after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>> },
     /// The id up to which the park has entries, those that are gone among them.
     LastParked { reply: SyncSender<Lsn> },
+    /// Whether these parked entries could be taken out now, all of them.
+    MayUnpark { ids: Vec<Lsn>, reply: SyncSender<Result<(), LogError>> },
     /// These parked entries are done with.
     Unpark { ids: Vec<Lsn>, exit: ParkExit, reply: SyncSender<Result<(), LogError>> },
     /// Close both logs and end.

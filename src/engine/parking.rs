@@ -101,7 +101,7 @@ impl Parking {
 
     pub(crate) fn list(&mut self, after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>>) {
         // Whatever number somebody names: behind the last entry there is none.
-        if after >= self.log.durable() {
+        if after >= self.last() {
             let _ = reply.send(Ok(Vec::new()));
             return;
         }
@@ -113,25 +113,35 @@ impl Parking {
         self.log.durable()
     }
 
-    /// Takes entries out of the park; answered when that is durable.
-    pub(crate) fn unpark(&mut self, now: Instant, shared: &Shared, ids: &[Lsn], exit: ParkExit, reply: Unpark) {
+    /// Whether these could be taken out of it now. Nothing changes.
+    pub(crate) fn may_unpark(&self, ids: &[Lsn]) -> Result<(), LogError> {
+        self.gone_with(ids).map(drop)
+    }
+
+    /// What is gone when these are as well, and how many of them are in the park until then.
+    fn gone_with(&self, ids: &[Lsn]) -> Result<(Ranges, u64), LogError> {
         if self.closing {
-            let _ = reply.send(Err(LogError::Closed));
-            return;
+            return Err(LogError::Closed);
         }
         if let Some(error) = self.cursor_failure() {
-            let _ = reply.send(Err(error));
-            return;
+            return Err(error);
         }
-        let mut gone = self.gone.clone();
-        let mut count = 0;
+        let (mut gone, mut count) = (self.gone.clone(), 0);
         for id in ids {
             count += u64::from(*id <= self.last() && gone.add(*id, id.next()));
         }
-        if gone.ranges_above_floor() > CURSOR_RANGES_MAX {
-            let _ = reply.send(Err(LogError::TooManyHoles));
-            return;
-        }
+        if gone.ranges_above_floor() > CURSOR_RANGES_MAX { Err(LogError::TooManyHoles) } else { Ok((gone, count)) }
+    }
+
+    /// Takes entries out of the park; answered when that is durable.
+    pub(crate) fn unpark(&mut self, now: Instant, shared: &Shared, ids: &[Lsn], exit: ParkExit, reply: Unpark) {
+        let (gone, count) = match self.gone_with(ids) {
+            Ok(gone) => gone,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
         self.gone = gone;
         let counters = &shared.counters;
         counters.unparked.add(count);
