@@ -61,28 +61,19 @@ impl<'a, T: Entry> Parked<'a, T> {
     }
 
     /// Puts those that `which` chooses back into the queue as new entries, and gives their number. Each is
-    /// durable in the queue before it leaves the park: a crash in between leaves it in both, never in none.
+    /// durable in the queue before it leaves the park: a crash in between, or a log that fails then, leaves it in both, never in none.
     ///
     /// `which` is asked about those that are parked when it is called. What is put back, refused again and parked anew
     /// meanwhile is not among them.
     ///
-    /// What was encoded by another version of the type is encoded anew; what cannot be, because it does not decode or has
-    /// become too long, stays in the park and is not counted.
+    /// What was encoded by another version of the type is encoded anew; what cannot be, because it does not decode, stays
+    /// in the park and is not counted, as what is longer than an entry may be now.
     ///
     /// # Errors
     /// See [`LogError`]; those before the error are done. With [`LogError::TooManyHoles`] nothing else was put back.
     pub fn redeliver(&self, mut which: impl FnMut(&ParkedEntry) -> bool) -> Result<usize, LogError> {
         let which = |entry: &ParkedEntry| which(entry) && self.bytes_for_now(entry).is_some();
-        self.for_chosen(which, ParkExit::Redelivered, |entries| {
-            // What could not leave the park is not put back at all: it would be in both, and once more after each try.
-            let (ids, deadline) = (ids_of(entries), Instant::now() + ANSWER_WITHIN);
-            self.shared.ask(deadline, |reply| Command::MayUnpark { ids, reply })??;
-            let receipts: Result<Vec<_>, _> = entries.iter().map(|entry| self.put_back(entry)).collect();
-            if self.shared.config.durability == Durability::Memory {
-                return receipts.map(drop);
-            }
-            receipts?.into_iter().try_for_each(|receipt| wait_durable(self.shared, receipt, None))
-        })
+        self.for_chosen(which, ParkExit::Redelivered, |entries| self.put_back(entries))
     }
 
     /// Gives those up that `which` chooses, and tells their number. It is asked about those that are parked when it is
@@ -91,14 +82,15 @@ impl<'a, T: Entry> Parked<'a, T> {
     /// # Errors
     /// See [`LogError`]; those before the error are done.
     pub fn discard(&self, which: impl FnMut(&ParkedEntry) -> bool) -> Result<usize, LogError> {
-        self.for_chosen(which, ParkExit::Discarded, |_| Ok(()))
+        self.for_chosen(which, ParkExit::Discarded, |entries| (ids_of(entries), Ok(())))
     }
 
+    /// `before` tells which of those that it gets may leave the park, and what keeps the others there.
     fn for_chosen(
         &self,
         mut which: impl FnMut(&ParkedEntry) -> bool,
         exit: ParkExit,
-        mut before: impl FnMut(&[ParkedEntry]) -> Result<(), LogError>,
+        before: impl Fn(&[ParkedEntry]) -> (Vec<Lsn>, Result<(), LogError>),
     ) -> Result<usize, LogError> {
         let upto = self.last()?;
         let (mut after, mut count) = (Lsn::ZERO, 0);
@@ -113,10 +105,13 @@ impl<'a, T: Entry> Parked<'a, T> {
             if chosen.is_empty() {
                 continue;
             }
-            before(&chosen)?;
-            count += chosen.len();
-            let (ids, deadline) = (ids_of(&chosen), Instant::now() + ANSWER_WITHIN);
-            self.shared.ask(deadline, |reply| Command::Unpark { ids, exit, reply })??;
+            let (ids, result) = before(&chosen);
+            if !ids.is_empty() {
+                count += ids.len();
+                let deadline = Instant::now() + ANSWER_WITHIN;
+                self.shared.ask(deadline, |reply| Command::Unpark { ids, exit, reply })??;
+            }
+            result?;
         }
         Ok(count)
     }
@@ -135,15 +130,47 @@ impl<'a, T: Entry> Parked<'a, T> {
         // What panics when it is decoded lies here for that.
         let value = catch_unwind(AssertUnwindSafe(|| entry.decode::<T>().ok())).unwrap_or_default();
         let key = value.as_ref().and_then(T::key);
-        if entry.schema == T::SCHEMA {
-            return Some((Cow::Borrowed(&entry.bytes), key));
-        }
-        let mut bytes = Vec::new();
-        value?.encode(&mut bytes).ok()?;
-        (bytes.len() <= self.shared.config.entry_len_max).then_some((Cow::Owned(bytes), key))
+        let bytes = if entry.schema == T::SCHEMA {
+            Cow::Borrowed(&*entry.bytes)
+        } else {
+            let mut bytes = Vec::new();
+            value?.encode(&mut bytes).ok()?;
+            Cow::Owned(bytes)
+        };
+        (bytes.len() <= self.shared.config.entry_len_max).then_some((bytes, key))
     }
 
-    fn put_back(&self, entry: &ParkedEntry) -> Result<Receipt, LogError> {
+    /// Puts them into the queue, as far as it takes them: those that are durable there, and what became of the others.
+    fn put_back(&self, entries: &[ParkedEntry]) -> (Vec<Lsn>, Result<(), LogError>) {
+        // What could not leave the park is not put back at all: it would be in both, and once more after each try.
+        let (ids, deadline) = (ids_of(entries), Instant::now() + ANSWER_WITHIN);
+        let may = self.shared.ask(deadline, |reply| Command::MayUnpark { ids, reply });
+        if let Err(error) = may.and_then(|may| may) {
+            return (Vec::new(), Err(error));
+        }
+        let (mut pushed, mut result) = (Vec::with_capacity(entries.len()), Ok(()));
+        for entry in entries {
+            match self.push(entry) {
+                Ok(receipt) => pushed.push((entry.id, receipt)),
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        if self.shared.config.durability != Durability::Memory {
+            pushed.retain(|(_, receipt)| match wait_durable(self.shared, *receipt, None) {
+                Ok(()) => true,
+                Err(error) => {
+                    result = Err(error);
+                    false
+                }
+            });
+        }
+        (pushed.into_iter().map(|(id, _)| id).collect(), result)
+    }
+
+    fn push(&self, entry: &ParkedEntry) -> Result<Receipt, LogError> {
         // Those that have none were not chosen.
         let (bytes, key) = self.bytes_for_now(entry).unwrap_or((Cow::Borrowed(&entry.bytes), None));
         let rings = &self.shared.rings;
@@ -169,4 +196,67 @@ impl<'a, T: Entry> Parked<'a, T> {
 
 fn ids_of(entries: &[ParkedEntry]) -> Vec<Lsn> {
     entries.iter().map(|entry| entry.id).collect()
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::delivery::batch::Batch;
+    use crate::entry::DecodeError;
+    use crate::queue::Queue;
+    use crate::schema::Schema;
+    use crate::sink::{SinkError, blocking_fn};
+
+    thread_local! {
+        /// The queue that refuses pushes from the third of these on that this thread decodes.
+        static CLOSES: RefCell<Option<Arc<Shared>>> = const { RefCell::new(None) };
+    }
+
+    struct Third(u8);
+
+    impl Entry for Third {
+        const SCHEMA: Schema = Schema::new("test.third", 1);
+
+        fn encoded_len(&self) -> Option<usize> {
+            Some(1)
+        }
+
+        fn encode_into(&self, out: &mut [u8]) {
+            out[0] = self.0;
+        }
+
+        fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+            CLOSES.with_borrow(|queue| queue.iter().filter(|_| bytes[0] == 3).for_each(|queue| queue.close_rings()));
+            Ok(Self(bytes[0]))
+        }
+    }
+
+    #[test]
+    fn what_was_put_back_before_the_queue_took_no_more_has_left_the_park() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = Duration::from_secs(60);
+        let queue: Queue<Third> = Queue::builder(dir.path())
+            .durability(Durability::Immediate)
+            .open(blocking_fn(|_: &Batch<Third>| Err::<(), _>(SinkError::park("no"))))
+            .unwrap();
+        let producer = queue.producer();
+        (1..=5).for_each(|number| _ = producer.push(Third(number)).unwrap());
+        queue.drain(long).unwrap();
+        queue.pause();
+        let redelivered = queue.parked().redeliver(|entry| {
+            if entry.bytes[..] == [5] {
+                CLOSES.set(Some(Arc::clone(queue.shared())));
+            }
+            true
+        });
+        CLOSES.set(None);
+        assert!(matches!(redelivered, Err(LogError::Closed)), "{redelivered:?}");
+        let left = queue.parked().list(Lsn::ZERO, 10).unwrap();
+        assert_eq!(left.iter().map(|entry| entry.bytes[0]).collect::<Vec<_>>(), [3, 4, 5]);
+        let metrics = queue.metrics();
+        assert_eq!((metrics.pushed, metrics.redelivered, metrics.pending), (7, 2, 2));
+    }
 }

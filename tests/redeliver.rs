@@ -168,3 +168,24 @@ fn what_would_leave_too_many_holes_is_not_put_back_at_all() {
     assert_eq!((left.len(), left.iter().filter(|entry| delivered.contains(&number(entry))).count()), (1500, 0));
     queue.shutdown(LONG).unwrap();
 }
+
+/// Those before it were put back and stayed in the park, and the error was that of a queue that is closed.
+#[test]
+fn what_is_longer_than_an_entry_may_be_by_now_stays_in_the_park_and_holds_up_no_other() {
+    let dir = in_memory();
+    let queue = small(dir.path(), Durability::Immediate).open(refusing(|_| "never")).unwrap();
+    let producer = queue.producer();
+    for (number, padding) in [(0, 8), (1, 1000), (2, 8)] {
+        let _ = producer.push(Numbered::new(0, number, padding)).unwrap();
+    }
+    queue.drain(LONG).unwrap();
+    queue.shutdown(LONG).unwrap();
+
+    let seen = Recorder::default();
+    let queue = small(dir.path(), Durability::Immediate).entry_len_max(500).open(seen.clone()).unwrap();
+    assert_eq!(queue.parked().redeliver(|_| true).unwrap(), 2);
+    queue.drain(LONG).unwrap();
+    assert_eq!(seen.0.all().into_iter().map(|(_, entry, _)| entry.number).collect::<Vec<_>>(), [0, 2]);
+    assert_eq!(queue.parked().list(Lsn::ZERO, 10).unwrap()[0].bytes.len(), 1008);
+    queue.shutdown(LONG).unwrap();
+}
