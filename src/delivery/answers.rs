@@ -118,7 +118,7 @@ impl Dispatcher {
         let offered = flight.batch.len() - flight.undecodable.len();
         if offered > 0 {
             let is_there = !sorted.acked.is_empty() || sorted.park.len() > flight.undecodable.len();
-            self.circuit.handle_answer(now, is_there);
+            self.circuit.handle_answer(now, id, is_there);
         }
         self.counts.malformed += u64::from(sorted.malformed);
         for run in std::mem::take(&mut sorted.acked) {

@@ -8,7 +8,7 @@
 //!     └──────────────────────── `probes` successes ────────────────────────────┘
 //! ```
 //! While it is open nothing is delivered, so no attempt is used up: an outage does not push entries towards the
-//! park. Half-open, one batch at a time goes out and its answer decides. The pattern is from M. Nygard, *Release
+//! park. Half-open, one batch at a time goes out and its answer decides; what was out before that, and hangs, does not. The pattern is from M. Nygard, *Release
 //! It!* (2007).
 //!
 //! | the sink                                             | counts as |
@@ -21,6 +21,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::delivery::lease::LeaseId;
 use crate::time::Instant;
 
 /// When delivery stops offering batches to a sink that fails, and when it tries again.
@@ -81,6 +82,8 @@ const SHARE_OF: u32 = 16;
 pub(super) struct Circuit {
     config: Option<Breaker>,
     state: State,
+    /// Answers of leases before this one were out when it opened, and say nothing of the sink as it is now.
+    counts_from: LeaseId,
     opened: u64,
     /// Whatever the state, and without a configuration too.
     answers: Latest,
@@ -95,7 +98,7 @@ enum State {
 
 impl Circuit {
     pub(super) fn new(config: Option<Breaker>) -> Self {
-        Self { config, state: State::closed(), opened: 0, answers: Latest::NONE }
+        Self { config, state: State::closed(), counts_from: LeaseId(0), opened: 0, answers: Latest::NONE }
     }
 
     pub(super) const fn state(&self) -> BreakerState {
@@ -125,19 +128,26 @@ impl Circuit {
         }
     }
 
-    /// Time has passed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// Whether this delivery is one that the half-open breaker has let through, to decide by its answer.
+    pub(super) fn is_probe(&self, lease: LeaseId) -> bool {
+        self.state() == BreakerState::HalfOpen && lease >= self.counts_from
+    }
+
+    /// Time has passed. The next delivery will have the lease `next`.
+    pub(super) fn handle_timeout(&mut self, now: Instant, next: LeaseId) {
         if let State::Open { until } = self.state
             && until <= now
         {
             self.state = State::HalfOpen { passed: 0 };
+            self.counts_from = next;
         }
     }
 
-    /// A delivery has succeeded or failed. Answers of deliveries that were out when it opened change nothing.
-    pub(super) fn handle_answer(&mut self, now: Instant, succeeded: bool) {
+    /// A delivery has succeeded or failed. Answers of deliveries that were out when it opened change nothing, whenever
+    /// they come.
+    pub(super) fn handle_answer(&mut self, now: Instant, lease: LeaseId, succeeded: bool) {
         self.answers.add(!succeeded);
-        let Some(config) = self.config else {
+        let Some(config) = self.config.filter(|_| lease >= self.counts_from) else {
             return;
         };
         let opens = match &mut self.state {
@@ -212,10 +222,10 @@ mod tests {
     fn failures_in_a_row_open_it_and_a_success_between_starts_anew() {
         let mut circuit = circuit(3, 1);
         for succeeded in [false, false, true, false, false] {
-            circuit.handle_answer(at(0), succeeded);
+            circuit.handle_answer(at(0), LeaseId(1), succeeded);
         }
         assert_eq!((circuit.state(), circuit.opened()), (BreakerState::Closed, 0));
-        circuit.handle_answer(at(5), false);
+        circuit.handle_answer(at(5), LeaseId(1), false);
         assert_eq!((circuit.state(), circuit.opened()), (BreakerState::Open, 1));
         assert_eq!(circuit.open_until(), Some(at(105)));
     }
@@ -223,31 +233,47 @@ mod tests {
     #[test]
     fn it_stays_open_for_its_time_and_an_answer_from_before_changes_nothing() {
         let mut circuit = circuit(1, 1);
-        circuit.handle_answer(at(0), false);
-        circuit.handle_answer(at(50), true);
-        circuit.handle_answer(at(60), false);
-        circuit.handle_timeout(at(99));
+        circuit.handle_answer(at(0), LeaseId(1), false);
+        circuit.handle_answer(at(50), LeaseId(1), true);
+        circuit.handle_answer(at(60), LeaseId(1), false);
+        circuit.handle_timeout(at(99), LeaseId(1));
         assert_eq!((circuit.state(), circuit.open_until()), (BreakerState::Open, Some(at(100))));
-        circuit.handle_timeout(at(100));
+        circuit.handle_timeout(at(100), LeaseId(1));
         assert_eq!((circuit.state(), circuit.open_until()), (BreakerState::HalfOpen, None));
+    }
+
+    #[test]
+    fn answers_of_leases_from_before_it_was_half_open_decide_nothing() {
+        let mut circuit = circuit(1, 1);
+        circuit.handle_answer(at(0), LeaseId(5), false);
+        circuit.handle_timeout(at(100), LeaseId(6));
+        for succeeded in [true, false] {
+            circuit.handle_answer(at(101), LeaseId(4), succeeded);
+            assert_eq!((circuit.state(), circuit.opened()), (BreakerState::HalfOpen, 1), "{succeeded}");
+        }
+        assert_eq!([5, 6, 7].map(|lease| circuit.is_probe(LeaseId(lease))), [false, true, true]);
+        circuit.handle_answer(at(102), LeaseId(6), true);
+        assert_eq!(circuit.state(), BreakerState::Closed);
+        circuit.handle_answer(at(103), LeaseId(3), false);
+        assert_eq!(circuit.state(), BreakerState::Closed, "nor do they when it is closed again");
     }
 
     #[test]
     fn half_open_one_failure_opens_it_again_and_enough_successes_close_it() {
         let mut circuit = circuit(2, 2);
-        circuit.handle_answer(at(0), false);
-        circuit.handle_answer(at(0), false);
-        circuit.handle_timeout(at(100));
-        circuit.handle_answer(at(100), true);
+        circuit.handle_answer(at(0), LeaseId(1), false);
+        circuit.handle_answer(at(0), LeaseId(1), false);
+        circuit.handle_timeout(at(100), LeaseId(1));
+        circuit.handle_answer(at(100), LeaseId(1), true);
         assert_eq!(circuit.state(), BreakerState::HalfOpen);
-        circuit.handle_answer(at(101), false);
+        circuit.handle_answer(at(101), LeaseId(1), false);
         assert_eq!((circuit.open_until(), circuit.opened()), (Some(at(201)), 2));
-        circuit.handle_timeout(at(201));
-        circuit.handle_answer(at(201), true);
-        circuit.handle_answer(at(202), true);
+        circuit.handle_timeout(at(201), LeaseId(1));
+        circuit.handle_answer(at(201), LeaseId(1), true);
+        circuit.handle_answer(at(202), LeaseId(1), true);
         assert_eq!(circuit.state(), BreakerState::Closed);
         // What was before is forgotten.
-        circuit.handle_answer(at(203), false);
+        circuit.handle_answer(at(203), LeaseId(1), false);
         assert_eq!(circuit.state(), BreakerState::Closed);
     }
 
@@ -256,10 +282,10 @@ mod tests {
         let share = FailureShare { percent: 50, of: 4 };
         let mut circuit = Circuit::new(Some(Breaker { failures: 1000, share: Some(share), ..Breaker::default() }));
         for succeeded in [false, true, false] {
-            circuit.handle_answer(at(0), succeeded);
+            circuit.handle_answer(at(0), LeaseId(1), succeeded);
         }
         assert_eq!(circuit.state(), BreakerState::Closed);
-        circuit.handle_answer(at(0), true);
+        circuit.handle_answer(at(0), LeaseId(1), true);
         assert_eq!(circuit.state(), BreakerState::Open);
         let all = FailureShare { percent: 100, of: 64 };
         let mut latest = Latest::NONE;
@@ -273,7 +299,7 @@ mod tests {
         for mut circuit in [Circuit::new(None), circuit(1, 1)] {
             let mut shares = Vec::new();
             for succeeded in [true, false, false].into_iter().chain([false; 14]).chain([true; 17]) {
-                circuit.handle_answer(at(0), succeeded);
+                circuit.handle_answer(at(0), LeaseId(1), succeeded);
                 shares.push(circuit.failed_share());
             }
             assert_eq!(shares[..4], [0, 6, 12, 18]);
@@ -284,7 +310,7 @@ mod tests {
     #[test]
     fn without_a_configuration_it_never_opens() {
         let mut circuit = Circuit::new(None);
-        (0..10_000).for_each(|_| circuit.handle_answer(at(0), false));
+        (0..10_000).for_each(|_| circuit.handle_answer(at(0), LeaseId(1), false));
         assert_eq!(circuit.state(), BreakerState::Closed);
     }
 }

@@ -46,7 +46,7 @@ use std::sync::Arc;
 
 use crate::delivery::adaptive::Adaptive;
 use crate::delivery::batch::{Bytes, RawBatch, RawEntry, RawFrame};
-use crate::delivery::breaker::{BreakerState, Circuit};
+use crate::delivery::breaker::Circuit;
 use crate::delivery::flight::{Flight, State};
 use crate::delivery::lanes::{Lane, Lanes};
 use crate::delivery::lease::{Lease, LeaseId, Returns};
@@ -189,7 +189,7 @@ impl Dispatcher {
     /// Time has passed: finds leases that were dropped and deadlines that have passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.collect_returns(now);
-        self.circuit.handle_timeout(now);
+        self.circuit.handle_timeout(now, LeaseId(self.next_lease));
         for flight in &mut self.flights {
             if let State::Out { deadline: Some(deadline), overdue: overdue @ false } = &mut flight.state
                 && *deadline <= now
@@ -211,7 +211,7 @@ impl Dispatcher {
     /// A batch that is to be delivered now. Call until `None`.
     pub fn poll_delivery(&mut self, now: Instant) -> Option<(Lease, RawBatch)> {
         self.collect_returns(now);
-        self.circuit.handle_timeout(now);
+        self.circuit.handle_timeout(now, LeaseId(self.next_lease));
         if self.paused || self.circuit.open_until().is_some() || self.is_probing() {
             return None;
         }
@@ -330,8 +330,8 @@ impl Dispatcher {
 
     /// Whether a breaker that is half-open waits for the answer of the one batch that it has let through.
     fn is_probing(&self) -> bool {
-        let is_out = |flight: &Flight| matches!(flight.state, State::Out { .. });
-        self.circuit.state() == BreakerState::HalfOpen && self.flights.iter().any(is_out)
+        let is_probe = |f: &Flight| matches!(f.state, State::Out { .. }) && self.circuit.is_probe(f.lease);
+        self.flights.iter().any(is_probe)
     }
 
     fn is_triggered(&self, now: Instant) -> bool {

@@ -92,3 +92,33 @@ fn a_share_of_failures_opens_it_though_successes_lie_between() {
     d.handle_verdict(at(3), lease, Outcome::retry("no"));
     assert_eq!(d.breaker(), BreakerState::Open);
 }
+
+/// The call that hung was taken for the batch that the half-open breaker had let through, and nothing went out for as long
+/// as it hung.
+#[test]
+fn a_call_that_hung_when_it_opened_holds_up_no_probe_and_its_answer_decides_nothing() {
+    let retry = Retry { attempts_max: None, base: ms(1), factor: 1.0, max: ms(1), jitter: Jitter::None };
+    let config =
+        DeliveryConfig { in_flight_max: 4, linger: ms(0), deliver_timeout: Some(ms(50)), retry, ..breaking(5) };
+    let mut d = dispatcher(config);
+    feed(&mut d, at(0), numbered_in(1, 1, |_| 1));
+    let (hung, _) = take(&mut d, at(0)).unwrap();
+    feed(&mut d, at(0), numbered_in(2, 2, |_| 2));
+    for now in 0..5 {
+        let (lease, _) = take(&mut d, at(now)).unwrap();
+        d.handle_verdict(at(now), lease, Outcome::retry("down"));
+    }
+    assert_eq!((d.breaker(), d.breaker_open_until()), (BreakerState::Open, Some(at(1004))));
+    d.handle_timeout(at(1004));
+    assert_eq!((d.breaker(), d.in_flight(), d.poll_timeout()), (BreakerState::HalfOpen, 1, Some(at(5))));
+    let (probe, batch) = take(&mut d, at(1004)).expect("the probe goes out");
+    assert_eq!(batch, [2, 3]);
+    feed(&mut d, at(1004), numbered_in(4, 1, |_| 3));
+    assert!(take(&mut d, at(1004)).is_none(), "one at a time");
+    d.handle_verdict(at(1005), hung, Outcome::ack());
+    assert_eq!(d.breaker(), BreakerState::HalfOpen);
+    assert!(take(&mut d, at(1005)).is_none(), "the probe is still out");
+    d.handle_verdict(at(1006), probe, Outcome::ack());
+    assert_eq!((d.breaker(), take(&mut d, at(1006)).unwrap().1), (BreakerState::Closed, vec![4]));
+    check_sums(&d);
+}
