@@ -10,7 +10,6 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -125,14 +124,18 @@ impl<T: Entry> ProducerSink<T> {
     fn poll_durable(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), SendError<T>>> {
         loop {
             if let Some(flushing) = &mut self.flushing {
+                let receipt = flushing.receipt();
                 let flushed = ready!(Pin::new(flushing).poll(cx));
                 self.flushing = None;
                 flushed.map_err(SendError::Log)?;
+                // What was sent meanwhile lies behind it, and is waited for as well.
+                let end = &mut self.ends[receipt.ring as usize];
+                *end = if *end > receipt.end { *end } else { 0 };
             }
-            let Some((ring, end)) = (0..).zip(&mut self.ends).find(|(_, end)| **end > 0) else {
+            let Some((ring, end)) = (0..).zip(&self.ends).find(|(_, end)| **end > 0) else {
                 return Poll::Ready(Ok(()));
             };
-            let receipt = Receipt { ring, end: mem::take(end) };
+            let receipt = Receipt { ring, end: *end };
             self.flushing = Some(Durable::new(Arc::clone(&self.producer.shared), receipt));
         }
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, assert_accounted, in_memory, small};
 use futures_util::{Sink as _, SinkExt, Stream, StreamExt, stream};
-use ringwal::sim::{DiskKind, ManualClock, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
+use ringwal::sim::{DiskKind, Fault, ManualClock, OpKind, SimDisk, SimSettings, SteppedQueue, SteppedSettings};
 use ringwal::wal::mutant::Mutants;
 use ringwal::{
     Batches, Builder, Durability, Handed, LogError, Outcome, ProducerSink, PushError, Queue, Retry, SendError,
@@ -173,6 +173,37 @@ fn what_was_sent_is_on_disk_when_flush_says_so_and_not_before() {
     rig.push("three");
 }
 
+/// The position was forgotten before it was known to be on disk: after a flush that had failed the next one said that all
+/// was well.
+#[test]
+fn what_a_flush_could_not_bring_to_disk_the_next_one_does_not_say_to_be_there() {
+    let mut rig = Rig::new(settings().durability(Durability::Periodic(Duration::from_secs(60))), swallow());
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut sink = rig.queue.producer().sink();
+    assert!(matches!(Pin::new(&mut sink).poll_ready(&mut cx), Poll::Ready(Ok(()))));
+    Pin::new(&mut sink).start_send("one".to_owned()).unwrap();
+    assert!(Pin::new(&mut sink).poll_flush(&mut cx).is_pending());
+    // One that is sent while a flush is under way belongs to that flush.
+    assert!(matches!(Pin::new(&mut sink).poll_ready(&mut cx), Poll::Ready(Ok(()))));
+    Pin::new(&mut sink).start_send("two".to_owned()).unwrap();
+    rig.settle();
+    while Pin::new(&mut sink).poll_flush(&mut cx).is_pending() {
+        rig.settle();
+    }
+    assert_eq!(rig.queue.metrics().durable_lsn.number(), 2);
+
+    Pin::new(&mut sink).start_send("three".to_owned()).unwrap();
+    rig.machine.inject(Fault::error(OpKind::Write, 5).forever());
+    assert!(Pin::new(&mut sink).poll_flush(&mut cx).is_pending());
+    rig.settle();
+    for _ in 0..2 {
+        let flushed = Pin::new(&mut sink).poll_flush(&mut cx);
+        assert!(matches!(flushed, Poll::Ready(Err(SendError::Log(LogError::Failed(_))))), "{flushed:?}");
+        let closed = Pin::new(&mut sink).poll_close(&mut cx);
+        assert!(matches!(closed, Poll::Ready(Err(SendError::Log(LogError::Failed(_))))), "{closed:?}");
+    }
+}
+
 /// Sends texts of this length until the ring is full; tells how many, the one that waits included.
 fn fill(sink: &mut ProducerSink<String>, cx: &mut Context<'_>, len: usize) -> u64 {
     for sent in 0..1000 {
@@ -239,7 +270,10 @@ fn without_a_disk_sending_works_and_flushing_says_what_it_cannot_promise() {
     let queue = Queue::builder("nowhere").durability(Durability::Memory).open(swallow()).unwrap();
     let mut sink = queue.producer().sink();
     block_on(sink.feed("one".to_owned())).unwrap();
-    assert!(matches!(block_on(sink.flush()), Err(SendError::Log(LogError::NotDurable))));
+    for _ in 0..2 {
+        assert!(matches!(block_on(sink.flush()), Err(SendError::Log(LogError::NotDurable))));
+    }
+    assert!(matches!(block_on(sink.close()), Err(SendError::Log(LogError::NotDurable))));
     assert_eq!(queue.shutdown(LONG).unwrap().delivered, 1);
 }
 
