@@ -67,9 +67,14 @@ impl Pending {
         self.frames.is_empty() && self.held.is_empty()
     }
 
+    /// The oldest entry, with those of its frame.
+    fn front(&self) -> Option<&Waiting> {
+        self.held.front().or(self.frames.front())
+    }
+
     /// When the oldest entry came.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.held.front().or(self.frames.front()).map(|front| front.frame.arrived)
+        self.front().map(|front| front.frame.arrived)
     }
 
     /// Of the entries that were not passed over: how many they are, and their bytes.
@@ -84,7 +89,7 @@ impl Pending {
 
     /// When the oldest entry's frame was begun, in wall-clock time.
     pub(super) fn oldest_time(&self) -> Option<UnixNanos> {
-        self.frames.front().map(|front| front.frame.time)
+        self.front().map(|front| front.frame.time)
     }
 
     /// Whether something that was passed over may go out now.

@@ -61,6 +61,25 @@ fn an_entry_that_always_fails_holds_up_its_key_only() {
     assert_eq!((d.pending(), d.waiting()), (20, 1));
 }
 
+/// It was the oldest of those that nobody has looked at, though what is passed over is older.
+#[test]
+fn the_oldest_entry_may_be_one_that_was_passed_over() {
+    let mut d = dispatcher(several(2));
+    let give_at = |d: &mut Dispatcher, time: u64, lane: u32| {
+        let mut frame = numbered_in(d.next_lsn().number(), 1, |_| lane);
+        frame.header.time = UnixNanos(time);
+        feed(d, at(0), frame);
+    };
+    give_at(&mut d, 1, 1);
+    let (first, _) = take(&mut d, at(0)).unwrap();
+    give_at(&mut d, 2, 1);
+    assert!(take(&mut d, at(0)).is_none());
+    give_at(&mut d, 3, 2);
+    assert_eq!(d.oldest_time(), Some(UnixNanos(1)));
+    d.handle_verdict(at(1), first, Outcome::ack());
+    assert_eq!(d.oldest_time(), Some(UnixNanos(2)));
+}
+
 #[test]
 fn entries_without_a_key_keep_their_order_among_themselves() {
     let mut d = dispatcher(several(4));
