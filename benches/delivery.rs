@@ -82,6 +82,7 @@ impl Way {
             breaker: None,
             deliver_timeout: None,
             in_flight_max: 1,
+            held_max: 0,
             adaptive: None,
             partial: false,
             seed: 1,

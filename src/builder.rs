@@ -112,7 +112,10 @@ impl Builder {
     ///
     /// With more than one, order is kept for each [`key`](crate::Entry::key), and among all entries that have none: an
     /// entry goes out only when nothing of its key is out or waits for a retry. A failing entry then holds up only its
-    /// key. Async deliveries run side by side on the delivery thread; a sink that blocks gets so many threads. A sink
+    /// key, up to a bound: what has to wait for it is kept beside the frames, in up to an eighth of
+    /// [`memory_max`](Self::memory_max) on top of that, and the cursor remembers up to 512 gaps that such entries leave
+    /// between those that are done. When either is reached, everything waits until the entry is delivered or parked.
+    /// Async deliveries run side by side on the delivery thread; a sink that blocks gets so many threads. A sink
     /// takes part as far as it can: [`blocking_fn`](crate::blocking_fn) takes one batch at a time, and one that
     /// answers [`committed`](crate::Sink::committed) gets one.
     pub fn in_flight_max(mut self, batches: usize) -> Self {

@@ -150,8 +150,9 @@ impl Dispatcher {
         }
         if !self.lanes.is_strict() {
             for index in indexes {
-                if self.lanes.free(batch.lane(index)) {
-                    self.pending.handle_freed();
+                let lane = batch.lane(index);
+                if self.lanes.free(lane) {
+                    self.pending.handle_freed(lane);
                 }
             }
         }

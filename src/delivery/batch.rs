@@ -29,11 +29,27 @@ pub(super) struct RawFrame {
     pub(super) arrived: Instant,
 }
 
-/// Bytes of a frame, or of a batch that was made up for a test.
+impl RawFrame {
+    /// These entries of it in memory of their own, and where they lie there: the frame may be let go.
+    pub(super) fn copy_of(&self, entries: &[RawEntry]) -> (Self, Vec<RawEntry>) {
+        let aligned = |len: u32| (len as usize).next_multiple_of(8);
+        let mut bytes = Vec::with_capacity(entries.iter().map(|entry| aligned(entry.len)).sum());
+        let copied = entries.iter().map(|entry| {
+            let offset = u32_of(bytes.len());
+            bytes.extend_from_slice(&self.body[entry.offset as usize..][..entry.len as usize]);
+            bytes.resize(offset as usize + aligned(entry.len), 0);
+            RawEntry { offset, ..*entry }
+        });
+        let copied = copied.collect();
+        (Self { body: Bytes::Owned(bytes.into()), ..self.clone() }, copied)
+    }
+}
+
+/// Bytes of a frame, or of some of its entries alone. Both begin 8-byte aligned: a block by itself, an `Arc`'s bytes as
+/// they lie behind its two counts.
 #[derive(Clone, Debug)]
 pub(super) enum Bytes {
     Block(Block),
-    #[cfg_attr(not(feature = "testing"), expect(dead_code, reason = "only `Batch::of` makes it"))]
     Owned(Arc<[u8]>),
 }
 

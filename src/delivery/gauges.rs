@@ -95,12 +95,16 @@ impl Dispatcher {
         self.flights.len() >= self.config.in_flight_max
     }
 
-    /// Whether it can use more frames: it keeps as much as the next batches need, and one of them more.
+    /// Whether it can use more frames: of what was not passed over it keeps as much as the next batches need, and one of
+    /// them more. What was passed over waits for its lanes, and has a bound of its own.
     #[must_use]
     pub fn wants_frames(&self) -> bool {
         let batches = self.config.in_flight_max as u64 + 1;
         let (len_max, bytes_max) = (self.len_wanted() as u64, self.config.batch_bytes_max);
-        self.pending() < batches.saturating_mul(len_max) && self.pending_bytes() < batches.saturating_mul(bytes_max)
+        let (len, bytes) = self.pending.fresh();
+        len < batches.saturating_mul(len_max)
+            && bytes < batches.saturating_mul(bytes_max)
+            && self.pending.held_memory() <= self.config.held_max
     }
 
     /// By when the next of the batches that are out is to be answered.

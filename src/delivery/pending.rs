@@ -7,13 +7,14 @@
 //!    of their lane was out
 //! ```
 //! A cut takes from the front what may go out, and moves what may not over to `held`. That is looked through again once
-//! a lane has become free, always before what came later. A frame's memory is let go when the last batch with an entry
-//! of it is.
+//! one of their lanes has become free, always before what came later. A frame's memory is let go when it was looked
+//! through and the last batch with an entry of it is done: what is passed over is copied out of it, as one entry would
+//! hold up the whole chunk that the frame lies in, and enough of them all that delivery may have.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::delivery::batch::{RawBatch, RawEntry, RawFrame, Run, bytes_of};
-use crate::delivery::lanes::Lanes;
+use crate::delivery::lanes::{Lane, Lanes};
 use crate::delivery::progress::Attempts;
 use crate::delivery::room::Room;
 use crate::lsn::Lsn;
@@ -27,17 +28,34 @@ struct Waiting {
     at: usize,
 }
 
+/// Entries of a frame that were passed over, in memory of their own.
+#[derive(Debug)]
+struct Held {
+    frame: RawFrame,
+    entries: Vec<RawEntry>,
+}
+
+impl Held {
+    /// Bytes that it takes. It does not shrink before the last of its entries goes out.
+    fn memory(&self) -> u64 {
+        (self.frame.body.len() + self.entries.capacity() * size_of::<RawEntry>()) as u64
+    }
+}
+
 /// Entries that wait to be taken.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// Passed over; each with something left.
-    held: VecDeque<Waiting>,
+    held: VecDeque<Held>,
+    /// How many entries of each lane they have.
+    held_lanes: HashMap<Lane, u32>,
     /// Behind them, not looked at yet; each with something left.
     frames: VecDeque<Waiting>,
     len: u64,
     bytes: u64,
     held_len: u64,
     held_bytes: u64,
+    held_memory: u64,
     /// Something in `held` may go out.
     freed: bool,
 }
@@ -67,14 +85,19 @@ impl Pending {
         self.frames.is_empty() && self.held.is_empty()
     }
 
-    /// The oldest entry, with those of its frame.
-    fn front(&self) -> Option<&Waiting> {
-        self.held.front().or(self.frames.front())
+    /// The frame of the oldest entry.
+    fn front(&self) -> Option<&RawFrame> {
+        self.held.front().map(|held| &held.frame).or(self.frames.front().map(|front| &front.frame))
     }
 
     /// When the oldest entry came.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.front().map(|front| front.frame.arrived)
+        self.front().map(|frame| frame.arrived)
+    }
+
+    /// Bytes of memory that what was passed over takes.
+    pub(super) const fn held_memory(&self) -> u64 {
+        self.held_memory
     }
 
     /// Of the entries that were not passed over: how many they are, and their bytes.
@@ -89,7 +112,7 @@ impl Pending {
 
     /// When the oldest entry's frame was begun, in wall-clock time.
     pub(super) fn oldest_time(&self) -> Option<UnixNanos> {
-        self.front().map(|front| front.frame.time)
+        self.front().map(|frame| frame.time)
     }
 
     /// Whether something that was passed over may go out now.
@@ -97,9 +120,9 @@ impl Pending {
         self.freed && !self.held.is_empty()
     }
 
-    /// A lane has become free.
-    pub(super) const fn handle_freed(&mut self) {
-        self.freed = true;
+    /// This lane has become free.
+    pub(super) fn handle_freed(&mut self, lane: Lane) {
+        self.freed |= self.held_lanes.contains_key(&lane);
     }
 
     /// These entries of a frame wait behind all others.
@@ -138,9 +161,7 @@ impl Pending {
                 front.at += 1;
             }
             if !passed.is_empty() {
-                self.held_len += passed.len() as u64;
-                self.held_bytes += bytes_of(&passed);
-                self.held.push_back(Waiting { frame: front.frame.clone(), entries: passed, at: 0 });
+                self.hold(&front.frame, &passed);
             }
             if cut.full {
                 self.frames.push_front(front);
@@ -156,12 +177,35 @@ impl Pending {
         Some((RawBatch::new(runs, entries, behind.saturating_add(1)), behind))
     }
 
+    /// Keeps these entries of a frame, and not the frame.
+    fn hold(&mut self, frame: &RawFrame, passed: &[RawEntry]) {
+        let (frame, entries) = frame.copy_of(passed);
+        let held = Held { frame, entries };
+        self.held_len += passed.len() as u64;
+        self.held_bytes += bytes_of(passed);
+        self.held_memory += held.memory();
+        passed.iter().for_each(|entry| *self.held_lanes.entry(entry.lane).or_default() += 1);
+        self.held.push_back(held);
+    }
+
     fn look_through_held(&mut self, cut: &mut Cut<'_>) {
-        for Waiting { frame, entries, .. } in &mut self.held {
+        for Held { frame, entries } in &mut self.held {
+            if cut.full {
+                break;
+            }
             let mut begun = false;
             entries.retain(|entry| cut.full || cut.offer(frame, entry, &mut begun) != Fit::Taken);
         }
-        self.held.retain(|waiting| !waiting.entries.is_empty());
+        for entry in &cut.entries {
+            if let Some(count) = self.held_lanes.get_mut(&entry.lane) {
+                *count -= 1;
+                if *count == 0 {
+                    self.held_lanes.remove(&entry.lane);
+                }
+            }
+        }
+        self.held.retain(|held| !held.entries.is_empty());
+        self.held_memory = self.held.iter().map(Held::memory).sum();
         self.held_len -= cut.entries.len() as u64;
         self.held_bytes -= cut.bytes;
         // What the batch had no space for comes next.

@@ -30,6 +30,9 @@ pub struct DeliveryConfig {
     /// Most batches out or waiting for another attempt at once. Zero is taken for one. With more than one, order is kept
     /// within each [lane](crate::delivery::lanes) only.
     pub in_flight_max: usize,
+    /// Bytes of memory beside the frames for entries that wait for their lane; once they are more than that, no frame is
+    /// wanted until some have gone out.
+    pub held_max: u64,
     /// Bounds of the batch length, if it follows the sink's latency from `batch_len_max` on.
     pub adaptive: Option<(usize, usize)>,
     /// Whether the sink may answer with one verdict for each entry ([`Sink::partial`](crate::Sink)).

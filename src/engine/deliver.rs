@@ -424,6 +424,7 @@ mod tests {
             breaker: None,
             deliver_timeout: None,
             in_flight_max: 1,
+            held_max: 0,
             adaptive: None,
             partial: false,
             seed: 1,

@@ -40,6 +40,8 @@ const DELIVERY_ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// The sink's answer may lie behind the log's end: with `Spill` it gets what never came to the disk. What it names here at
 /// most leaves as many numbers again before those that recovery takes for damage.
 const COMMITTED_MAX: Lsn = Lsn::new(NUMBER_MAX / 2);
+/// One of so many bytes of memory is added for entries that wait for their key: as much as frames that delivery has.
+const HELD_PART: u64 = 8;
 
 /// The queue's threads.
 #[derive(Debug)]
@@ -175,6 +177,7 @@ pub(crate) fn delivery<T: Entry>(start: Start, sink: Box<dyn DynSink<T>>, seed: 
         breaker: config.breaker,
         deliver_timeout: config.deliver_timeout,
         in_flight_max,
+        held_max: config.memory_max / HELD_PART,
         adaptive: config.adaptive,
         partial: sink.answers_each(),
         seed: seed.rotate_left(17),

@@ -61,6 +61,74 @@ fn an_entry_that_always_fails_holds_up_its_key_only() {
     assert_eq!((d.pending(), d.waiting()), (20, 1));
 }
 
+/// The same frame in a chunk of this pool, if there is one.
+fn within(pool: &Pool, frame: Frame) -> Option<Frame> {
+    let mut chunk = pool.take()?;
+    chunk[..frame.block.len()].copy_from_slice(&frame.block);
+    Some(Frame { block: chunk.freeze(), ..frame })
+}
+
+/// Each frame with an entry of a key that fails kept its chunk, until delivery had as many as it may have; and what was
+/// passed over counted as what the next batches are made of.
+#[test]
+fn what_is_passed_over_holds_no_frame_and_no_other_key() {
+    let pool = Pool::new(1, 4096).unwrap();
+    let mut d = dispatcher(several(4));
+    give(&mut d, &[1]);
+    let (poison, _) = take(&mut d, at(0)).unwrap();
+    d.handle_verdict(at(0), poison, Outcome::retry("no"));
+    for round in 0..50 {
+        assert!(d.wants_frames(), "round {round}");
+        let first = d.next_lsn().number();
+        let frame = numbered_in(first, 2, |lsn| if lsn == first { 1 } else { 2 });
+        feed(&mut d, at(1), within(&pool, frame).expect("no frame from before is kept"));
+        let (lease, batch) = take(&mut d, at(1)).unwrap();
+        assert_eq!(batch, [first + 1]);
+        d.handle_verdict(at(1), lease, Outcome::ack());
+    }
+    let strange: [&[u8]; 4] = [b"a", b"", b"bcd", b"nine byte"];
+    let first = d.next_lsn().number();
+    feed(&mut d, at(1), frame_in(first, &strange, |_| 1));
+    assert!(d.poll_delivery(at(1)).is_none());
+
+    let (again, _) = take(&mut d, at(101)).unwrap();
+    d.handle_verdict(at(101), again, Outcome::ack());
+    let (mut seen, mut bytes) = (Vec::new(), Vec::new());
+    while let Some((lease, batch)) = d.poll_delivery(at(102)) {
+        for at in 0..batch.len() {
+            assert!(batch.bytes(at).as_ptr().addr().is_multiple_of(8), "{}", batch.lsn(at));
+            seen.push(batch.lsn(at).number());
+            bytes.push(batch.bytes(at).to_vec());
+        }
+        d.handle_verdict(at(102), lease, Outcome::ack());
+    }
+    assert_eq!(seen, (0..50).map(|round| 2 + 2 * round).chain(first..first + 4).collect::<Vec<_>>());
+    let expected = seen[..50].iter().map(|lsn| lsn.to_le_bytes().to_vec()).chain(strange.map(<[u8]>::to_vec));
+    assert_eq!(bytes, expected.collect::<Vec<_>>());
+    assert_eq!((d.acked().number(), d.pending()), (first + 3, 0));
+    check_sums(&d);
+}
+
+#[test]
+fn what_is_passed_over_takes_no_more_memory_than_it_may() {
+    let mut d = dispatcher(DeliveryConfig { held_max: 1000, ..several(2) });
+    give(&mut d, &[1]);
+    let (poison, _) = take(&mut d, at(0)).unwrap();
+    let mut held = 0;
+    while d.wants_frames() {
+        give(&mut d, &[1, 1, 1]);
+        assert!(take(&mut d, at(0)).is_none());
+        held += 3;
+    }
+    assert!((20..100).contains(&held), "entries of 8 bytes with what they are found by: {held}");
+    d.handle_verdict(at(1), poison, Outcome::ack());
+    while let Some((lease, batch)) = take(&mut d, at(1)) {
+        held -= batch.len();
+        d.handle_verdict(at(1), lease, Outcome::ack());
+    }
+    assert_eq!((held, d.wants_frames()), (0, true));
+}
+
 /// It was the oldest of those that nobody has looked at, though what is passed over is older.
 #[test]
 fn the_oldest_entry_may_be_one_that_was_passed_over() {

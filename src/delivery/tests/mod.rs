@@ -43,6 +43,7 @@ fn config() -> DeliveryConfig {
         breaker: None,
         deliver_timeout: None,
         in_flight_max: 1,
+        held_max: 1 << 20,
         adaptive: None,
         partial: true,
         seed: 1,
