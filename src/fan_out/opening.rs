@@ -17,6 +17,7 @@ use crate::lsn::Lsn;
 use crate::queue::Queue;
 use crate::recovery::OnLook;
 use crate::sink::{DynSink, Outcome, Sink};
+use crate::wal::cursor::CURSOR_RANGES_MAX;
 
 /// Where branches lie in the queue's directory.
 const FOLDER: &str = "fan-out";
@@ -24,8 +25,9 @@ const FOLDER: &str = "fan-out";
 const NOTE: &str = "COPIED";
 /// Longest name of a sink in bytes: with the queue's it makes a name for threads and metrics.
 const NAME_LEN_MAX: usize = 32;
-/// Most entries copied at once, each time with one commit in each branch.
-const COPIED_AT_ONCE: usize = 10_000;
+/// Most entries copied at once, each time with one commit in each branch: as many as a sink gets that may answer for each
+/// of them.
+const COPIED_AT_ONCE: usize = 2 * CURSOR_RANGES_MAX + 1;
 /// How a copy that a branch did not take is tried again: only a log that has failed takes nothing, and that ends when the
 /// queue is opened anew. So nothing is ever given up.
 const COPY_AGAIN: Retry = Retry {
