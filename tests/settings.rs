@@ -234,6 +234,17 @@ fn the_environment_of_the_process_is_read() {
 }
 
 #[test]
+fn no_time_needs_no_unit_whether_or_not_there_may_be_none() {
+    for key in ["failure_delay", "linger"] {
+        for zero in ["0", "'0'", "'0s'"] {
+            let settings = Settings::from_toml(&format!("{key} = {zero}")).unwrap();
+            assert_eq!(settings.iter().map(|(_, value, _)| value).collect::<Vec<_>>(), ["0"], "{key} = {zero}");
+        }
+        assert!(Settings::from_toml(&format!("{key} = 1")).is_err());
+    }
+}
+
+#[test]
 fn what_comes_later_wins_and_code_goes_on() {
     let file = Settings::from_toml("linger = '1ms'\nbatch_len_max = 10\nrings = 3").unwrap();
     let env = Settings::from_vars("Q_", vars(&[("Q_LINGER", "2ms"), ("Q_RINGS", "5")])).unwrap();

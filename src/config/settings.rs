@@ -321,7 +321,7 @@ fn read(key: &Key, raw: &Raw) -> Result<Value, String> {
         (Kind::Size(..), Raw::Text(text)) => read_size(text).map(Value::Number),
         (Kind::Percent(..), Raw::Text(text)) => read_percent(text).map(Value::Number),
         (Kind::Time(..) | Kind::TimeOrNone(..), Raw::Text(text)) => read_time(text).map(Value::Time),
-        (Kind::Time(..), Raw::Number(0)) => Some(Value::Time(std::time::Duration::ZERO)),
+        (Kind::Time(..) | Kind::TimeOrNone(..), Raw::Number(0)) => Some(Value::Time(std::time::Duration::ZERO)),
         (Kind::Real(..), Raw::Real(real)) => Some(Value::Real(*real)),
         #[expect(clippy::cast_precision_loss, reason = "what is not exact is out of any range")]
         (Kind::Real(..), Raw::Number(number)) => Some(Value::Real(*number as f64)),
