@@ -233,6 +233,32 @@ fn the_environment_of_the_process_is_read() {
     assert!(output.status.success() && text.contains("read\n"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Not a test of its own: the process whose environment has a directory that is no text.
+#[test]
+fn refuser() {
+    if std::env::var_os("RINGWAL_TEST_REFUSES").is_none() {
+        return;
+    }
+    println!("{}", Settings::from_env("ORDERS_").unwrap_err());
+}
+
+/// What is not UTF-8 in it was replaced, and the queue of another directory opened.
+#[test]
+#[cfg(unix)]
+fn a_variable_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "refuser", "--nocapture"])
+        .env("RINGWAL_TEST_REFUSES", "1")
+        .env("ORDERS_DIR", std::ffi::OsStr::from_bytes(b"or\xFFders"))
+        .env("ORDERS_LINGER", "7ms")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let expected = r#"the variable ORDERS_DIR: dir is "or\xFFders", which is not UTF-8"#;
+    assert!(output.status.success() && text.contains(expected), "{text}");
+}
+
 #[test]
 fn no_time_needs_no_unit_whether_or_not_there_may_be_none() {
     for key in ["failure_delay", "linger"] {

@@ -1,5 +1,6 @@
 //! Settings from texts: each key is known, and each value one that its key takes, before any of it is used.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -167,13 +168,13 @@ impl Settings {
 
     /// Reads the process's environment: `PREFIX` and a key in capitals, `_` for a point, as `ORDERS_RETRY_MAX` for
     /// `retry.max` with the prefix `ORDERS_`. A variable with the prefix that names no setting is refused, so give each
-    /// queue a prefix that nothing else has.
+    /// queue a prefix that nothing else has. So is one whose value is not UTF-8.
     ///
     /// # Errors
     /// [`SettingsError::Refused`].
     pub fn from_env(prefix: &str) -> Result<Self, SettingsError> {
-        let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
-        Self::from_vars(prefix, std::env::vars_os().map(|(name, value)| (text(name), text(value))))
+        let vars = std::env::vars_os();
+        Self::of_vars(prefix, vars.map(|(name, value)| (name.to_string_lossy().into_owned(), value.into_string())))
     }
 
     /// Reads variables as [`from_env`](Self::from_env) does, from elsewhere.
@@ -181,15 +182,26 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::Refused`].
     pub fn from_vars(prefix: &str, vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, SettingsError> {
+        Self::of_vars(prefix, vars.into_iter().map(|(name, value)| (name, Ok(value))))
+    }
+
+    fn of_vars(
+        prefix: &str,
+        vars: impl Iterator<Item = (String, Result<String, OsString>)>,
+    ) -> Result<Self, SettingsError> {
         let mut reading = Reading::default();
-        let mut vars: Vec<_> = vars.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect();
+        let mut vars: Vec<_> = vars.filter(|(name, _)| name.starts_with(prefix)).collect();
         vars.sort();
         for (name, value) in vars {
             let known = KEYS.iter().find(|key| format!("{prefix}{}", variable_of(key.name)) == name);
             let origin = Origin::Variable(name.clone());
-            match known {
-                Some(key) => reading.take(key.name, &Raw::Text(value), origin),
-                None => {
+            match (known, value) {
+                (Some(key), Ok(value)) => reading.take(key.name, &Raw::Text(value), origin),
+                // Read as something else, it might be the name of another directory.
+                (Some(key), Err(value)) => {
+                    reading.refuse(key.name, origin, format!("{} is {value:?}, which is not UTF-8", key.name));
+                }
+                (None, _) => {
                     let like = nearest(&name, KEYS.iter().map(|key| format!("{prefix}{}", variable_of(key.name))));
                     reading.refuse(&name, origin, format!("it names no setting{like}"));
                 }
