@@ -170,11 +170,6 @@ impl RawBatch {
         self.0.bytes_len
     }
 
-    /// When delivery got its oldest entry.
-    pub(super) fn arrived(&self) -> Option<Instant> {
-        self.0.runs.first().map(|run| run.frame.arrived)
-    }
-
     /// Some of its entries, as stretches of LSNs without a gap: the first, and one past the last.
     pub(super) fn stretches(&self, indexes: Range<usize>) -> impl Iterator<Item = (Lsn, Lsn)> {
         let stretches = self.0.entries[indexes].chunk_by(|one, other| one.lsn.next() == other.lsn);

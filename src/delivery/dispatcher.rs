@@ -84,7 +84,6 @@ pub struct Dispatcher {
     pub(super) progressed: bool,
     pub(super) hurried: Lsn,
     pub(super) closing: bool,
-    pub(super) paused: bool,
     pub(super) counts: DeliveryCounts,
 }
 
@@ -114,31 +113,15 @@ impl Dispatcher {
             progressed: false,
             hurried: Lsn::ZERO,
             closing: false,
-            paused: false,
             counts: DeliveryCounts::default(),
         }
     }
 
     // Commands.
 
-    /// Gives out no batch until [`resume`](Self::resume). What is out may be answered.
-    pub const fn pause(&mut self) {
-        self.paused = true;
-    }
-
-    /// Ends a pause.
-    pub const fn resume(&mut self) {
-        self.paused = false;
-    }
-
     /// Entries up to `lsn` do not linger: somebody waits for their delivery.
     pub fn hurry(&mut self, lsn: Lsn) {
         self.hurried = self.hurried.max(lsn);
-    }
-
-    /// Changes the most entries of a batch from the next one on, for lengths that adapt.
-    pub const fn set_batch_len_max(&mut self, batch_len_max: usize) {
-        self.config.batch_len_max = batch_len_max;
     }
 
     // What comes from outside.
@@ -212,7 +195,7 @@ impl Dispatcher {
     pub fn poll_delivery(&mut self, now: Instant) -> Option<(Lease, RawBatch)> {
         self.collect_returns(now);
         self.circuit.handle_timeout(now, LeaseId(self.next_lease));
-        if self.paused || self.circuit.open_until().is_some() || self.is_probing() {
+        if self.circuit.open_until().is_some() || self.is_probing() {
             return None;
         }
         let due = |flight: &Flight| if let State::Waiting { due } = flight.state { Some(due) } else { None };
@@ -274,10 +257,10 @@ impl Dispatcher {
         let open_until = self.circuit.open_until();
         let flights = self.flights.iter().filter_map(|flight| match flight.state {
             State::Out { deadline, overdue: false } => deadline,
-            State::Waiting { due } if !self.paused && open_until.is_none() && !self.is_probing() => Some(due),
+            State::Waiting { due } if open_until.is_none() && !self.is_probing() => Some(due),
             State::Out { .. } | State::Settling { .. } | State::Waiting { .. } => None,
         });
-        let free = !self.is_full() && !self.cramped && !self.paused && open_until.is_none() && !self.is_probing();
+        let free = !self.is_full() && !self.cramped && open_until.is_none() && !self.is_probing();
         let lingers = self.pending.oldest_fresh().filter(|_| free).map(|(_, arrived)| arrived + self.config.linger);
         flights.chain(lingers).chain(open_until).min()
     }

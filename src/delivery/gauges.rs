@@ -1,7 +1,5 @@
 //! Where a dispatcher's entries stand: its getters.
 
-use std::time::Duration;
-
 use crate::delivery::breaker::BreakerState;
 use crate::delivery::dispatcher::{DeliveryCounts, Dispatcher};
 use crate::delivery::flight::{Flight, State};
@@ -63,24 +61,11 @@ impl Dispatcher {
         self.pending() + self.in_flight() + self.waiting() + self.parking()
     }
 
-    /// When delivery got the oldest entry that has not had its exit.
-    #[must_use]
-    pub fn oldest(&self) -> Option<Instant> {
-        let flights = self.flights.iter().filter_map(|flight| flight.batch.arrived());
-        flights.chain(self.pending.oldest()).min()
-    }
-
     /// When the oldest entry that has not had its exit was taken over from its ring, in wall-clock time.
     #[must_use]
     pub fn oldest_time(&self) -> Option<UnixNanos> {
         let taken = self.flights.iter().filter(|flight| !flight.batch.is_empty()).map(|flight| flight.batch.time(0));
         taken.chain(self.pending.oldest_time()).min()
-    }
-
-    /// How long the oldest entry has been here.
-    #[must_use]
-    pub fn oldest_age(&self, now: Instant) -> Option<Duration> {
-        self.oldest().map(|arrived| now.since(arrived))
     }
 
     /// Most batches out or waiting for another attempt at once.

@@ -90,11 +90,6 @@ impl Pending {
         self.held.front().map(|held| &held.frame).or(self.frames.front().map(|front| &front.frame))
     }
 
-    /// When the oldest entry came.
-    pub(super) fn oldest(&self) -> Option<Instant> {
-        self.front().map(|frame| frame.arrived)
-    }
-
     /// Bytes of memory that what was passed over takes.
     pub(super) const fn held_memory(&self) -> u64 {
         self.held_memory

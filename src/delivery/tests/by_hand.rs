@@ -72,19 +72,6 @@ fn closing_and_hurry_end_the_lingering() {
 }
 
 #[test]
-fn a_pause_holds_batches_back_but_takes_answers() {
-    let mut d = dispatcher(config());
-    feed(&mut d, at(0), numbered(1, 5));
-    let (lease, _) = take(&mut d, at(0)).unwrap();
-    d.pause();
-    d.handle_verdict(at(0), lease, Outcome::retry("no"));
-    assert!(take(&mut d, at(1000)).is_none());
-    assert_eq!(d.poll_timeout(), None);
-    d.resume();
-    assert_eq!(take(&mut d, at(1000)).unwrap().1, [1, 2, 3, 4]);
-}
-
-#[test]
 fn only_what_failed_is_offered_again_and_before_anything_behind_it() {
     let mut d = dispatcher(config());
     feed(&mut d, at(0), numbered(1, 8));
