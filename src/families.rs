@@ -127,7 +127,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
     };
     vec![
         whole("health", Gauge, "0 well, 1 degraded, 2 failed.", health),
-        whole("recovered_total", Counter, "Undelivered entries found in the log at open.", recovered),
+        whole("recovered_entries", Gauge, "Undelivered entries found in the log at open; less when numbers counted then turn out to hold none.", recovered),
         whole("recovered_from_rings_total", Counter, "Those among them that came from the rings of a dead process.", recovered_from_rings),
         whole("recovered_left_entries", Gauge, "How many of those found in the log at open are still to be delivered or parked.", recovered_left),
         whole("recovered_parked_total", Counter, "Parked entries found at open.", recovered_parked),
