@@ -8,7 +8,8 @@
 //!     └──────────────────────── `probes` successes ────────────────────────────┘
 //! ```
 //! While it is open nothing is delivered, so no attempt is used up: an outage does not push entries towards the
-//! park. Half-open, one batch at a time goes out and its answer decides; what was out before that, and hangs, does not. The pattern is from M. Nygard, *Release
+//! park. Half-open, one batch at a time goes out and its answer decides; what was out before that, and hangs, does not. The
+//! pattern is from M. Nygard, *Release
 //! It!* (2007).
 //!
 //! | the sink                                             | counts as |

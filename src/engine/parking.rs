@@ -113,13 +113,9 @@ impl Parking {
         self.log.durable()
     }
 
-    /// Whether these could be taken out of it now. Nothing changes.
-    pub(crate) fn may_unpark(&self, ids: &[Lsn]) -> Result<(), LogError> {
-        self.gone_with(ids).map(drop)
-    }
-
-    /// What is gone when these are as well, and how many of them are in the park until then.
-    fn gone_with(&self, ids: &[Lsn]) -> Result<(Ranges, u64), LogError> {
+    /// What is gone when these are as well, and how many of them are in the park until then; why they could not be taken
+    /// out of it now. Nothing changes.
+    pub(crate) fn gone_with(&self, ids: &[Lsn]) -> Result<(Ranges, u64), LogError> {
         if self.closing {
             return Err(LogError::Closed);
         }

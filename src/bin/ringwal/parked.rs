@@ -84,11 +84,7 @@ pub(crate) fn redeliver(args: &RedeliverArgs) -> Result<u8> {
     let _start = begin_without_input(&args.queue, &sink)?;
     let queue = crate::queue::open(&args.queue, sink)?;
     tell_given_up(queue.recovery());
-    // Only those that are parked now: what is refused again is parked again, and must not go round.
-    let newest =
-        queue.parked().list(ringwal::Lsn::ZERO, usize::MAX).map_err(|error| failed(&args.queue, "list", &error))?;
-    let newest = newest.last().map(|entry| entry.id);
-    let chosen = |entry: &ParkedEntry| newest.is_some_and(|newest| entry.id <= newest) && args.choice.takes(entry);
+    let chosen = |entry: &ParkedEntry| args.choice.takes(entry);
     let redelivered = queue.parked().redeliver(chosen).map_err(|error| failed(&args.queue, "redeliver", &error))?;
     drain(&queue, &stop)?;
     let state = queue

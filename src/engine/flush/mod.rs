@@ -215,7 +215,7 @@ impl Flush {
                 Command::Park { lease, records } => self.parking.park(lease, records),
                 Command::ListParked { after, max, reply } => self.parking.list(after, max, reply),
                 Command::LastParked { reply } => _ = reply.send(self.parking.last()),
-                Command::MayUnpark { ids, reply } => _ = reply.send(self.parking.may_unpark(&ids)),
+                Command::MayUnpark { ids, reply } => _ = reply.send(self.parking.gone_with(&ids).map(drop)),
                 Command::Unpark { ids, exit, reply } => self.parking.unpark(now, &self.shared, &ids, exit, reply),
                 Command::Close => self.state.ending = true,
             }
