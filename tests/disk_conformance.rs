@@ -194,6 +194,7 @@ suite!(
     reading_past_the_end_gives_zeros,
     lists_tell_files_of_one_log_in_order,
     a_removed_file_is_gone_and_its_name_is_free_again,
+    what_is_written_goes_into_the_file_that_was_prepared_last,
     ops_on_a_missing_file_fail_with_their_names,
     quarantine_copies_and_leaves_the_file,
     many_ops_complete_each_once_in_any_order,
@@ -295,6 +296,19 @@ fn a_removed_file_is_gone_and_its_name_is_free_again(mut rig: Rig) {
     rig.prepare(SLOT, 8192);
     assert!(rig.read(SLOT, 4096, BLOCK).unwrap().iter().all(|b| *b == 0), "not the removed file's bytes");
     rig.done(Op::Remove { file: OTHER });
+}
+
+/// Found by reading: a prepare that met a full disk had removed the file, and the next one made another. What was written
+/// then still went into the removed one: told durable, and gone with the process.
+fn what_is_written_goes_into_the_file_that_was_prepared_last(mut rig: Rig) {
+    rig.prepare(SLOT, 16_384);
+    rig.done(Op::Sync { file: SLOT });
+    let Some(path) = rig.dir.as_ref().map(|dir| dir.path().join(SLOT.to_string())) else { return };
+    std::fs::remove_file(&path).unwrap();
+    rig.prepare(SLOT, 16_384);
+    rig.write(SLOT, 8192, 7, BLOCK, true);
+    assert!(std::fs::read(&path).unwrap()[8192..8192 + BLOCK].iter().all(|b| *b == 7), "it is in another file");
+    assert_eq!(held_deleted(rig.path()), 0, "no descriptor keeps a removed file's space");
 }
 
 /// Descriptors of this process, and entries of its rings' tables, that lead to removed files below `dir`.

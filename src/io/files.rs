@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::io::dir::Dir;
 use crate::io::landing::OpenFile;
-use crate::wal::op::FileId;
+use crate::wal::op::{FileId, Op};
 
 /// Most open files of a driver, and length of the table that a ring keeps of them.
 pub(super) const FILES_MAX: u32 = 128;
@@ -111,8 +111,21 @@ impl Files {
         ends
     }
 
+    /// The helper is about to do `op`: closes what may have another file under its name afterwards, so that the next op
+    /// opens that one. Each place that became empty goes to `closed`.
+    pub(super) fn give_way(&mut self, op: &Op, closed: impl FnMut(u32)) {
+        match op {
+            // A prepare that fails may have removed the file, and the next one then makes another: what is written
+            // through a descriptor of before would be told durable and end with the process.
+            Op::Prepare { file, .. } | Op::Remove { file } => self.forget(*file).into_iter().for_each(closed),
+            // Somebody else may have removed a file and made another of its name.
+            Op::List { .. } if self.read_only() => self.forget_idle(closed),
+            _ => {}
+        }
+    }
+
     /// Closes a file that is about to go away, and gives its place in the table; or sees to it that `release` does.
-    pub(super) fn forget(&mut self, file: FileId) -> Option<u32> {
+    fn forget(&mut self, file: FileId) -> Option<u32> {
         let index = self.by_name.remove(&file)?;
         let open = self.places[index as usize].as_mut().expect("a named place holds a file");
         if open.in_flight > 0 {
@@ -124,10 +137,11 @@ impl Files {
     }
 
     /// Closes what is not in use, so that the next op finds what has that name then.
-    pub(super) fn forget_idle(&mut self) {
-        for place in &mut self.places {
+    fn forget_idle(&mut self, mut closed: impl FnMut(u32)) {
+        for (index, place) in self.places.iter_mut().enumerate() {
             if let Some(open) = place.take_if(|open| open.in_flight == 0 && !open.unsynced) {
                 self.by_name.remove(&open.file);
+                closed(narrow(index));
             }
         }
     }

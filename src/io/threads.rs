@@ -148,13 +148,7 @@ impl Disk for ThreadsDisk {
         let refused = match refuse_write(self.files.read_only(), token, &op) {
             Some(completion) => Err(completion),
             None => {
-                if let Op::Remove { file } = &op {
-                    self.files.forget(*file);
-                }
-                if matches!(op, Op::List { .. }) && self.files.read_only() {
-                    // Somebody else may have removed a file and made another of its name.
-                    self.files.forget_idle();
-                }
+                self.files.give_way(&op, |_| {});
                 self.start(token, op)
             }
         };

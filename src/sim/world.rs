@@ -210,15 +210,15 @@ impl World {
             content.forget();
             return Err(error(errno));
         }
+        if matches!(op, Op::Write { .. } | Op::Sync { .. }) && !self.files.contains_key(&file) {
+            return Err(error(libc::ENOENT));
+        }
         match op {
             Op::List { log } => Ok(Output::Files(
                 self.files.iter().filter(|(f, _)| f.log() == log).map(|(f, content)| (*f, content.len())).collect(),
             )),
             Op::Prepare { len, mark, .. } => self.prepare(file, len, &mark).map(|()| Output::Done).map_err(error),
             Op::Write { block, dsync, .. } => {
-                if !self.files.contains_key(&file) {
-                    return Err(error(libc::ENOENT));
-                }
                 let (file, offset) = match effect {
                     Some(Effect::Lost) => return Ok(Output::Done),
                     Some(Effect::Misdirected(file, offset)) => (file, offset),
@@ -228,9 +228,6 @@ impl World {
                 Ok(Output::Done)
             }
             Op::Sync { .. } => {
-                if !self.files.contains_key(&file) {
-                    return Err(error(libc::ENOENT));
-                }
                 self.flush(file, submitted);
                 Ok(Output::Done)
             }
@@ -257,7 +254,8 @@ impl World {
         }
     }
 
-    /// What a failed op leaves behind: of a write any part, of a sync nothing or all it was to save.
+    /// What a failed op leaves behind: of a write any part, of a sync nothing or all it was to save, of a
+    /// prepare the file as it was, or none.
     fn fail(&mut self, number: u64, op: &Op) {
         match op {
             Op::Write { file, offset, block, .. } => {
@@ -272,6 +270,8 @@ impl World {
                     content.forget();
                 }
             }
+            // Refused while it was overwritten: what is left of it is removed.
+            Op::Prepare { file, .. } if self.prng.chance(1, 2) => drop(self.files.remove(file)),
             _ => {}
         }
     }

@@ -78,7 +78,8 @@ pub enum Op {
         log: LogId,
     },
     /// Make the file `len` bytes long, written with zeros all over, then `mark` written at its start
-    /// and all of it durable, its name in the directory too. A file that is there is overwritten.
+    /// and all of it durable, its name in the directory too. A file that is there is overwritten; where
+    /// that fails it may have been removed.
     Prepare {
         /// Which file.
         file: FileId,

@@ -325,12 +325,7 @@ impl TokioUringDisk {
         }
         match op {
             Op::Prepare { .. } | Op::Remove { .. } | Op::Quarantine { .. } | Op::List { .. } => {
-                match &op {
-                    Op::Remove { file } => drop(self.ops.files.forget(*file)),
-                    // Somebody else may have removed a file and made another of its name.
-                    Op::List { .. } if self.ops.files.read_only() => self.ops.files.forget_idle(),
-                    _ => {}
-                }
+                self.ops.files.give_way(&op, |_| {});
                 self.preparer.as_ref().expect("the helper lives as long as the disk").submit(token, op);
             }
             op if self.ops.slab.is_full() || !self.ops.waiting.is_empty() => self.ops.waiting.push_back((token, op)),

@@ -288,11 +288,7 @@ impl Disk for UringDisk {
         }
         match op {
             Op::Prepare { .. } | Op::Remove { .. } | Op::Quarantine { .. } | Op::List { .. } => {
-                if let Op::Remove { file } = &op
-                    && let Some(index) = self.files.forget(*file)
-                {
-                    self.ring.unregister_file(index);
-                }
+                self.files.give_way(&op, |index| self.ring.unregister_file(index));
                 self.preparer.as_ref().expect("the helper lives as long as the disk").submit(token, op);
             }
             op if self.slab.is_full() || !self.waiting.is_empty() => self.waiting.push_back((token, op)),
