@@ -3,11 +3,15 @@
 //! ```text
 //!  new store:  (Remove what is half made) → Prepare META (zeros) → cursor A, B → META
 //!  corrupt:    META (reserved LSNs, what is lost) → copy aside → cursor without what was given up
+//!  torn:       META (what is torn), if something is voided
+//!  META stale: cursor (of the newest incarnation), if something is voided
 //!  always:     void → META (epoch + 1, recovered end)
 //! ```
-//! META comes last: as long as it is not written, the next scan finds the same facts, or the same
-//! ones with a part of the repair already done, and decides the same. Every write goes to the copy
-//! that does not hold, or repeats what the slot already says.
+//! The end that was found, and the epoch that it belongs to, come last: as long as they are not written,
+//! the next scan finds the same facts, or the same ones with a part of the repair already done, and
+//! decides the same. So a META that goes before keeps the epoch that was on disk: one that is stale would
+//! else pass for the newest, and the end that it names would settle what was written behind it. Every
+//! write goes to the copy that does not hold, or repeats what the slot already says.
 
 use std::collections::VecDeque;
 
@@ -190,6 +194,7 @@ fn reopen(
     steps: &mut VecDeque<Step>,
 ) -> Recovered {
     let (mut lost, mut copies) = (Vec::new(), Vec::new());
+    let (meta_epoch, is_stale) = (scanned.meta_epoch, scanned.meta_epoch < meta.epoch);
     let reserved_lsn = scanned.next_lsn.prev().max(scanned.seen);
     let is_corrupt = !scanned.corruption.is_empty();
     if is_corrupt {
@@ -207,17 +212,19 @@ fn reopen(
     if is_corrupt {
         // What was lost may have been shown to a sink: its LSNs are never given out again.
         // Settled before anything goes that tells how far they went, or that they were there.
-        meta.generation += 1;
         meta.reserved_lsn = reserved_lsn;
-        steps.push_back(Step::Meta(meta.clone()));
-        steps.extend(copies.into_iter().map(Step::Quarantine));
+    }
+    // The end that is torn may lie in a segment that is voided: then this is all that tells of it.
+    if is_corrupt || scanned.report.torn.is_some() && !scanned.voids.is_empty() {
+        meta.generation += 1;
+        steps.push_back(Step::Meta(Meta { epoch: meta_epoch, ..meta.clone() }));
+    }
+    steps.extend(copies.into_iter().map(Step::Quarantine));
+    // What is voided may be all that tells that META is stale: then this goes on telling it.
+    if is_corrupt || is_stale && !scanned.voids.is_empty() {
         scanned.cursor.generation += 1;
         scanned.cursor.epoch = meta.epoch;
         steps.push_back(Step::Cursor(scanned.cursor.clone()));
-    } else if scanned.report.torn.is_some() && !scanned.voids.is_empty() {
-        // The end that is torn may lie in a segment that is voided: then this is all that tells of it.
-        meta.generation += 1;
-        steps.push_back(Step::Meta(meta.clone()));
     }
     if !config.mutants.has(Mutant::NoVoid) {
         steps.extend(scanned.voids.iter().map(|slot| Step::Void(*slot)));

@@ -228,7 +228,7 @@ pub struct ScanReport {
 /// What a scan found.
 #[derive(Clone, Debug)]
 pub struct Scanned {
-    /// The store's description; `None` for a new store.
+    /// The store's description, `None` for a new store. Its epoch is the newest of all that is there.
     pub meta: Option<Meta>,
     /// What the sink is done with.
     pub cursor: Cursor,
@@ -256,6 +256,8 @@ pub struct Scanned {
     pub(crate) run: Vec<(SegmentUid, Lsn)>,
     /// LSNs up to this one may have been given out: never to be given out again.
     pub(crate) seen: Lsn,
+    /// The epoch that META itself has: less than the newest where its newer copy is lost.
+    pub(crate) meta_epoch: u64,
     /// A store whose making was cut off: its META file is there, and says nothing.
     pub(crate) half_made: bool,
 }

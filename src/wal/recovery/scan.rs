@@ -358,6 +358,7 @@ impl Scan {
             report: std::mem::take(&mut self.report),
             run: Vec::new(),
             seen: Lsn::ZERO,
+            meta_epoch: 0,
             half_made: self.meta.is_none() && !self.files.is_empty(),
         };
         if let Some(mut meta) = self.meta.take() {
@@ -366,6 +367,7 @@ impl Scan {
             walk::look_at_blind(&mut walked, &self.blind, meta.segment_len, &known);
             scanned.report.stale_meta = self.newest_epoch() > meta.epoch;
             scanned.report.clean = known.clean.is_some();
+            scanned.meta_epoch = meta.epoch;
             meta.epoch = meta.epoch.max(self.newest_epoch());
             classify(&self.segments, &walked, &known, meta.segment_len, &mut scanned);
             let seen = self.segments.iter().flat_map(|s| s.frames.iter().flat_map(|f| &f.found)).map(|f| f.last());

@@ -335,6 +335,48 @@ fn recovered_after_every_crash(store: &Store, policy: OnCorruption) -> Recovered
     whole
 }
 
+/// A store that was closed in order and opened again, and then lost META of that opening.
+fn with_stale_meta(write: impl FnOnce(&mut Store)) -> Store {
+    let mut store = Store::sample();
+    store.close(30, 103);
+    store.meta = store.disk.open(OnCorruption::Stop).meta;
+    write(&mut store);
+    let newest = if store.meta.generation & 1 == 0 { 0 } else { 8 };
+    store.rot(META, newest);
+    assert!(store.scan().report.stale_meta);
+    store
+}
+
+/// Found by reading: where META is stale, META written within a recovery got the newest epoch beside the end that the
+/// opening before had found. Cut off there, the next one took all that lay behind that end for settled: durable
+/// segments that the sink had not had were free to be used again, and the orderly end before was believed.
+#[test]
+fn a_recovery_on_a_stale_meta_that_is_cut_off_decides_the_same_again() {
+    let mut store = with_stale_meta(|store| {
+        store.segment(3, 4, 31, 103, 30).data(3, 31, 2, 30, 300).data(3, 33, 2, 30, 300).data(3, 35, 2, 30, 300);
+        store.rot(slot(3), 5).rot(slot(3), 7).segment(4, 5, 37, 104, 30).write_cursor(5, 30);
+    });
+    let recovered = recovered_after_every_crash(&store, OnCorruption::Stop);
+    assert_eq!((recovered.end.number(), recovered.live.len(), recovered.meta.epoch), (32, 4, 3));
+    // With a hole that is given up: a part of what rotted was promised.
+    store.write_cursor(5, 34);
+    for policy in [OnCorruption::CutTail, OnCorruption::Quarantine] {
+        let recovered = recovered_after_every_crash(&store, policy);
+        assert_eq!(recovered.lost[0].0.number(), 33, "{policy:?}");
+    }
+}
+
+/// The same where all that shows that META is stale is voided.
+#[test]
+fn a_recovery_that_voids_what_shows_that_meta_is_stale_decides_the_same_again() {
+    let mut store = with_stale_meta(|store| {
+        store.segment(3, 4, 33, 103, 28).segment(4, 5, 34, 104, 28);
+    });
+    store.rot(slot(2), 11);
+    let recovered = recovered_after_every_crash(&store, OnCorruption::Stop);
+    assert_eq!((recovered.end.number(), recovered.meta.epoch), (28, 3));
+}
+
 #[test]
 fn quarantine_gives_up_exactly_the_hole_and_remembers_it() {
     let mut store = Store::sample();
