@@ -58,6 +58,7 @@
 pub(crate) mod fetch;
 pub(crate) mod find;
 pub(crate) mod judge;
+mod links;
 mod repair;
 mod report;
 mod scan;
