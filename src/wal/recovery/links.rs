@@ -48,8 +48,11 @@ impl Links {
             // LSNs rise with sequence numbers: where the successor is missing, what a later segment begins with is
             // not looked for in this one. Settling gave up no more than that.
             let later = |s: &&Segment| s.header.seq > header.seq && s.header.base_lsn > header.base_lsn;
-            let later = segments.iter().filter(later).map(|s| s.header.base_lsn.prev()).min();
-            let settled = settled.map(|end| later.filter(|_| next.is_none()).map_or(end, |later| later.min(end)));
+            let later = || segments.iter().filter(later).map(|s| s.header.base_lsn.prev()).min();
+            let settled = settled.map(|end| match next {
+                Some(_) => end,
+                None => later().map_or(end, |later| later.min(end)),
+            });
             child.into_iter().chain(settled).min()
         });
         Self { limit: limit.collect(), reaches, next }

@@ -32,6 +32,7 @@
 //! | I     | no segment holds `acked + 1`, promise ≤ `acked`                  | the log is empty                           |
 //! | J     | segments are missing, promise ≥ `g`                              | corruption up to the next segment there is |
 //! | J     | segments are missing, all that was promised is done              | dead: on in the next one that begins no later than the promise |
+//! | J     | a segment is missing that one of this incarnation follows        | corruption up to where that one begins     |
 //! | K     | a segment begins behind the end                                  | abandoned: voided before anything is written |
 //! | L     | a segment wholly below the headers' promise                      | taken unread                               |
 //! | N     | as D, E or J, but the promise ends within the hole               | corruption up to the promise, torn there: the log ends |

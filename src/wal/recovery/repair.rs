@@ -11,8 +11,10 @@
 //! the next scan finds the same facts, or the same ones with a part of the repair already done, and
 //! decides the same. So a META that goes before keeps the epoch that was on disk: one that is stale would
 //! else pass for the newest, and the end that it names would settle what was written behind it. Every
-//! write goes to the copy that does not hold, or repeats what the slot already says.
+//! write goes to the copy that does not hold, or repeats what the slot already says. Segments are voided
+//! newest first, so that none is left without the one that it follows.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use super::judge::next_lsn;
@@ -227,7 +229,7 @@ fn reopen(
         steps.push_back(Step::Cursor(scanned.cursor.clone()));
     }
     if !config.mutants.has(Mutant::NoVoid) {
-        steps.extend(scanned.voids.iter().map(|slot| Step::Void(*slot)));
+        steps.extend(newest_first(&scanned).into_iter().map(Step::Void));
     }
     let whole = |slot: &SlotNo| scanned.report.slots.iter().any(|s| s.slot == *slot && s.file_len >= meta.segment_len);
     let (free, unprepared): (Vec<_>, Vec<_>) = scanned.voids.iter().copied().partition(|slot| whole(slot));
@@ -251,6 +253,18 @@ fn reopen(
         absent,
         earlier,
     }
+}
+
+/// What is to be voided: never a segment before the one that follows it. Cut off in between, that one would look as if
+/// a durable segment in front of it had been lost (J).
+fn newest_first(scanned: &Scanned) -> Vec<SlotNo> {
+    let seq = |slot: &SlotNo| match scanned.report.slots.iter().find(|report| report.slot == *slot)?.state {
+        SlotState::Segment(ref header) => Some(header.seq),
+        _ => None,
+    };
+    let mut slots = scanned.voids.clone();
+    slots.sort_by_key(|slot| Reverse(seq(slot)));
+    slots
 }
 
 /// Everything from the first hole on is given up.

@@ -131,6 +131,33 @@ fn two_rotations_in_flight_end_at_the_first_gap() {
     assert_eq!((scanned.voids, scanned.free), (vec![], vec![SlotNo(3), SlotNo(4)]));
 }
 
+/// One that is voided before those that follow it would leave them behind as if it had been lost (J).
+#[test]
+fn a_recovery_that_is_cut_off_among_abandoned_segments_finds_no_corruption_in_them() {
+    let mut store = Store::sample();
+    store.segment(3, 4, 33, 103, 28).data(3, 33, 1, 28, 10);
+    store.segment(4, 5, 34, 104, 28).data(4, 34, 1, 28, 10);
+    store.segment(5, 6, 35, 105, 28).data(5, 35, 1, 28, 10);
+    let recovered = recovered_after_every_crash(&store, OnCorruption::Stop);
+    assert_eq!((recovered.end.number(), recovered.tail_uid), (30, SegmentUid(103)));
+}
+
+/// The disk as `Spill` leaves it that has written one group into three segments: see the walk's case J.
+#[test]
+fn a_lost_header_costs_its_own_segment_and_not_those_behind_it() {
+    let mut store = Store::sample();
+    store.segment(3, 4, 31, 103, 30).data(3, 31, 2, 30, 300);
+    store.segment(4, 5, 33, 104, 30).data(4, 33, 2, 30, 300);
+    store.segment(5, 6, 35, 105, 30).data(5, 35, 2, 30, 300);
+    assert_eq!(result(&store), (36, vec![]));
+    store.rot(slot(4), 0).rot(slot(4), 1);
+    assert_eq!(result(&store), (36, vec![(33, 34)]));
+    let recovered = recovered_after_every_crash(&store, OnCorruption::CutTail);
+    assert_eq!((recovered.end.number(), recovered.next_lsn.number()), (32, 37));
+    store.disk.open(OnCorruption::Quarantine);
+    assert_eq!(result(&store), (36, vec![]), "what is behind it is still there at the next opening");
+}
+
 #[test]
 fn stale_frames_of_a_recycled_slot_never_speak() {
     let mut store = Store::sample();

@@ -6,7 +6,7 @@ use super::find::{Found, Frames};
 use super::links::Links;
 use super::report::{Corruption, TornTail};
 use super::tail::{torn, torn_behind};
-use crate::lsn::{Lsn, SlotNo};
+use crate::lsn::{Lsn, SegmentUid, SlotNo};
 use crate::ring::record::RECORD_HEADER_LEN;
 use crate::wal::meta::LogEnd;
 use crate::wal::mutant::{Mutant, Mutants};
@@ -91,6 +91,8 @@ pub(crate) fn to_read(segments: &[Segment], known: &Known) -> Vec<usize> {
 }
 
 const UNREADABLE: &str = "the disk cannot read what comes next; no more than these";
+const MISSING: &str = "promised entries are not where they should be";
+const UNKNOWN: &str = "a segment that the next one follows is not there; no more than these";
 
 /// How many records so many bytes can hold.
 const fn most_records(len: u64) -> u64 {
@@ -177,29 +179,34 @@ impl Walk<'_> {
         self.check_clean();
     }
 
-    /// The chain has ended at `last`, but a promise reaches further: segments are missing. Reports
-    /// what they held, and gives the segment behind them (J).
-    fn bridge(&mut self, last: Option<usize>) -> Option<usize> {
+    /// The chain has ended in `walked`, but the log goes on: segments are missing. Reports what they held, and gives
+    /// the segment behind them (J).
+    fn bridge(&mut self, walked: Option<usize>) -> Option<usize> {
         let expected = self.expected.unwrap_or_else(|| self.known.acked.next());
-        let first = self.alive_from(expected.max(self.floor()));
-        if self.out.promise < first {
-            return self.behind_what_is_done(expected, last);
+        let (promise, first) = (self.out.promise, self.alive_from(expected.max(self.floor())));
+        if promise < first
+            && let Some(index) = self.behind_what_is_done(expected, walked)
+        {
+            return Some(index);
         }
-        let behind = self.behind(expected, last);
-        let until = behind.map_or(self.out.promise, |i| self.segments[i].header.prev_end_lsn);
-        if first > until {
+        let prev_end = |i: usize| self.segments[i].header.prev_end_lsn;
+        let orphan = self.orphan(expected, walked);
+        // Behind the last promise the log was torn: what lies there was never acknowledged, but for an orphan.
+        let promised = self.behind(expected, walked).filter(|i| first <= promise && prev_end(*i) <= promise);
+        let (behind, why) = match promised {
+            Some(index) => (Some(index), MISSING),
+            None => (orphan, if orphan.is_some() { UNKNOWN } else { MISSING }),
+        };
+        let last = behind.map_or(promise, prev_end);
+        if first > last {
             return behind;
         }
-        let walked = last;
-        let (slot, position) = match last {
+        let (slot, position) = match walked {
             Some(i) => (self.segments[i].slot, self.out.spans.last().map_or(HEADER_BLOCKS, |s| s.end_position)),
-            None => (behind.map_or(SlotNo(0), |i| self.segments[i].slot), 0),
+            None => (self.behind(expected, None).map_or(SlotNo(0), |i| self.segments[i].slot), 0),
         };
-        let last = until.min(self.out.promise);
-        self.report(slot, position, expected.max(self.floor()), last, "promised entries are not where they should be");
+        self.report(slot, position, expected.max(self.floor()), last, why);
         self.expected = Some(expected.max(last.next()));
-        // Behind the last promise the log was torn: what lies there was never acknowledged.
-        let behind = behind.filter(|_| last == until);
         self.out.bridged += usize::from(behind.is_some());
         if let (None, Some(span)) = (behind, self.out.spans.last_mut()) {
             span.end = span.end.max(last);
@@ -210,23 +217,46 @@ impl Walk<'_> {
         behind
     }
 
-    /// The next segment that begins at `expected` or later, though none is linked to the last one.
-    fn behind(&self, expected: Lsn, last: Option<usize>) -> Option<usize> {
+    /// The next segment behind one that is gone, though nothing may have promised what that held. A header is written
+    /// only when the one before it is durable (W3), and a recovery voids the newest segment first: so what this
+    /// incarnation linked to a segment that the sink is not done with has lost it to something else than a crash.
+    fn orphan(&self, expected: Lsn, walked: Option<usize>) -> Option<usize> {
+        let is_orphan = |header: &SegmentHeader| {
+            header.epoch >= self.known.epoch
+                // Segments are linked to one that holds something.
+                && header.base_lsn > expected.max(self.floor())
+                && header.prev_uid != SegmentUid::NONE
+                && !self.segments.iter().any(|s| s.header.uid == header.prev_uid)
+        };
+        // What lies behind the end at which the log was closed is judged there (H).
+        let orphans = self.beyond(expected, walked).filter(|i| is_orphan(&self.segments[*i].header));
+        self.nearest(orphans).filter(|_| self.known.clean.is_none())
+    }
+
+    /// The segments that begin at `expected` or later and that no chain has reached.
+    fn beyond(&self, expected: Lsn, walked: Option<usize>) -> impl Iterator<Item = usize> {
+        let header = |i: usize| &self.segments[i].header;
+        let seq = walked.map(|i| header(i).seq);
         (0..self.segments.len())
-            .filter(|i| {
-                let header = &self.segments[*i].header;
-                header.base_lsn >= expected && last.is_none_or(|l| header.seq > self.segments[l].header.seq)
-            })
+            .filter(move |i| header(*i).base_lsn >= expected && seq.is_none_or(|seq| header(*i).seq > seq))
             .filter(|i| !self.out.spans.iter().any(|span| span.index == *i))
-            .min_by_key(|i| (self.segments[*i].header.base_lsn, u64::MAX - self.segments[*i].header.seq))
+    }
+
+    fn nearest(&self, segments: impl Iterator<Item = usize>) -> Option<usize> {
+        segments.min_by_key(|i| (self.segments[*i].header.base_lsn, u64::MAX - self.segments[*i].header.seq))
+    }
+
+    /// The next segment that begins at `expected` or later, though none is linked to the last one.
+    fn behind(&self, expected: Lsn, walked: Option<usize>) -> Option<usize> {
+        self.nearest(self.beyond(expected, walked))
     }
 
     /// The same where the sink is done with all that was promised from `expected` on, so that nothing is missing. One that
     /// begins no later than what was durable is not abandoned (K), and what it holds may be durable without a promise.
-    fn behind_what_is_done(&self, expected: Lsn, last: Option<usize>) -> Option<usize> {
+    fn behind_what_is_done(&self, expected: Lsn, walked: Option<usize>) -> Option<usize> {
         let last_before = |i: &usize| self.segments[*i].header.prev_end_lsn;
         let is_done = |lsn: Lsn| self.alive_from(lsn) > lsn;
-        self.behind(expected, last).filter(|i| last_before(i) <= self.out.promise && is_done(last_before(i)))
+        self.behind(expected, walked).filter(|i| last_before(i) <= self.out.promise && is_done(last_before(i)))
     }
 
     /// Walks one segment. False: the log ends in it.
@@ -266,7 +296,7 @@ impl Walk<'_> {
 
     fn blocks(&mut self, segment: &Segment, frames: &Frames, limit: Option<Lsn>, span: &mut Span) -> bool {
         let mutants = self.known.mutants;
-        let mut at = HEADER_BLOCKS;
+        let (mut at, walked) = (HEADER_BLOCKS, Some(span.index));
         loop {
             let expected = self.expected.unwrap_or(segment.header.base_lsn);
             if limit.is_some_and(|limit| expected > limit) {
@@ -314,8 +344,9 @@ impl Walk<'_> {
                 continue;
             }
             if !dead && unpromised {
-                if until.is_none() && self.behind_what_is_done(expected, Some(span.index)).is_some() {
-                    // J, and all that is missing is done with.
+                let goes_on = || self.behind_what_is_done(expected, walked).or_else(|| self.orphan(expected, walked));
+                if until.is_none() && goes_on().is_some() {
+                    // J: all that is missing is done with, or it is not a crash that has taken it.
                     return true;
                 }
                 // G, or M where nothing was begun.

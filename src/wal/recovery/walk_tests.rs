@@ -328,6 +328,40 @@ fn case_j_a_segment_behind_a_missing_one_is_reached_though_all_that_was_promised
     }
 }
 
+/// Found by reading: `Spill` writes one group into three segments, and no promise reaches the disk before the next frame,
+/// cursor or close. The header in the middle was lost, and the segment behind it, whole and told durable, was voided
+/// without a word. Headers are written one after the other, so the one in the middle had been durable.
+#[test]
+fn case_j_a_segment_that_is_missing_though_no_promise_covers_it_is_no_torn_tail() {
+    let [a, mut b, mut c] =
+        [segment(1, 1, 0, 0, &[(1, 2, 0)]), segment(2, 3, 101, 0, &[(3, 4, 0)]), segment(3, 7, 102, 0, &[(7, 2, 0)])];
+    (b.header.epoch, c.header.epoch) = (2, 2);
+    let whole = [a.clone(), b.clone(), c.clone()];
+    assert_eq!(result(&whole, &known(0, 0)), (8, vec![]));
+    let middle_gone = [a.clone(), c.clone()];
+    assert_eq!(result(&middle_gone, &known(0, 0)), (8, vec![(3, 6)]));
+    assert_eq!(result(&middle_gone, &known(0, 4)), (8, vec![(3, 6)]), "a promise that ends in it says no more");
+    assert_eq!(result(&[b.clone(), c.clone()], &known(0, 0)), (8, vec![(1, 2)]), "the first one is gone");
+    assert_eq!(result(&[c.clone()], &known(0, 0)), (8, vec![(1, 6)]), "both are");
+    // The tail of the one in front may be torn besides: no more than these are lost.
+    let mut torn = a.clone();
+    torn.frames.as_mut().unwrap().found[0].whole = false;
+    assert_eq!(result(&[torn, c.clone()], &known(0, 0)), (8, vec![(1, 6)]));
+    // What the sink is done with is not missing; what it is done with altogether may be used again.
+    let done = Known { done: vec![(Lsn::new(3), Lsn::new(7))], ..known(0, 0) };
+    assert_eq!(result(&middle_gone, &done), (8, vec![]));
+    assert_eq!(result(&middle_gone, &known(6, 6)), (8, vec![]));
+    // K stays K: where the one that it follows is there, and behind the end at which the log was closed.
+    let mut tear = b;
+    tear.frames.as_mut().unwrap().found[0].whole = false;
+    assert_eq!(result(&[a.clone(), tear, c.clone()], &known(0, 0)), (2, vec![]));
+    let closed = Known { clean: Some(LogEnd { lsn: Lsn::new(2), uid: SegmentUid(101) }), ..known(0, 0) };
+    assert_eq!(result(&middle_gone, &closed), (2, vec![]));
+    // One of an incarnation before: the recovery behind it has settled what belongs to it.
+    let settled = Known { epoch: 3, recovered: Some(LogEnd { lsn: Lsn::new(2), uid: SegmentUid(101) }), ..known(0, 0) };
+    assert_eq!(result(&middle_gone, &settled), (2, vec![]));
+}
+
 /// Found by random bytes: the segment between these two was gone and given up, and what the later one holds was looked for
 /// in the earlier one, up to the end that the recovery had settled. Corrupt again at each opening.
 #[test]
