@@ -29,7 +29,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Slot {
-    Absent,
     Unprepared,
     Preparing,
     Free,
@@ -47,8 +46,8 @@ impl Slot {
     }
 }
 
-fn count(slots: &[Slot], which: impl Fn(&Slot) -> bool) -> usize {
-    slots.iter().filter(|s| which(s)).count()
+fn count(slots: &[(SlotNo, Slot)], which: impl Fn(&Slot) -> bool) -> usize {
+    slots.iter().filter(|(_, state)| which(state)).count()
 }
 
 /// How much a free slot is wanted.
@@ -76,7 +75,8 @@ pub(super) struct Slots {
     segment_len: u64,
     slots_max: usize,
     spares: Spares,
-    slots: Vec<Slot>,
+    /// Those that are there, in order of number: names come from outside, and may leave out nearly all.
+    slots: Vec<(SlotNo, Slot)>,
     preparing: Vec<Preparing>,
     removing: Option<(u32, SlotNo)>,
     retry_at: Option<Instant>,
@@ -113,11 +113,20 @@ impl Slots {
     }
 
     fn set(&mut self, slot: SlotNo, state: Slot) {
-        let at = slot.0 as usize;
-        if at >= self.slots.len() {
-            self.slots.resize(at + 1, Slot::Absent);
+        match self.find(slot) {
+            Ok(at) => self.slots[at].1 = state,
+            Err(at) => self.slots.insert(at, (slot, state)),
         }
-        self.slots[at] = state;
+    }
+
+    fn find(&self, slot: SlotNo) -> Result<usize, usize> {
+        self.slots.binary_search_by_key(&slot, |(slot, _)| *slot)
+    }
+
+    /// The lowest number that no slot has.
+    fn lowest_absent(&self) -> Option<SlotNo> {
+        let taken = self.slots.iter().zip(0..).take_while(|((slot, _), number)| slot.0 == *number).count();
+        u32::try_from(taken).ok().map(SlotNo)
     }
 
     fn count(&self, which: impl Fn(&Slot) -> bool) -> usize {
@@ -125,7 +134,7 @@ impl Slots {
     }
 
     fn position(&self, which: impl Fn(&Slot) -> bool) -> Option<SlotNo> {
-        self.slots.iter().position(which).and_then(|at| u32::try_from(at).ok()).map(SlotNo)
+        self.slots.iter().find(|(_, state)| which(state)).map(|(slot, _)| *slot)
     }
 
     pub(super) fn live(&self) -> usize {
@@ -138,7 +147,7 @@ impl Slots {
 
     /// Whether a slot is free now.
     pub(super) fn has_free(&self) -> bool {
-        self.slots.contains(&Slot::Free)
+        self.position(|s| *s == Slot::Free).is_some()
     }
 
     /// Takes a free slot for the segment `uid`.
@@ -156,8 +165,8 @@ impl Slots {
 
     /// Nothing more is put into this slot; its last LSN is `last`.
     pub(super) fn seal(&mut self, slot: SlotNo, last: Lsn) {
-        let state = &mut self.slots[slot.0 as usize];
-        let Slot::Live { last: open, .. } = state else {
+        let at = self.find(slot);
+        let Ok(Slot::Live { last: open, .. }) = at.map(|at| &mut self.slots[at].1) else {
             panic!("the slot being filled is live");
         };
         *open = Some(last);
@@ -175,10 +184,11 @@ impl Slots {
 
     /// Frees every slot whose entries all lie at or below `limit` and that is neither read nor `busy`.
     pub(super) fn release(&mut self, limit: Lsn, busy: impl Fn(SlotNo) -> bool, segments: &mut SegmentTable) {
-        for (at, state) in self.slots.iter_mut().enumerate() {
+        for (slot, state) in &mut self.slots {
             if let Slot::Live { uid, last: Some(last) } = *state
                 && last <= limit
-                && u32::try_from(at).is_ok_and(|slot| !busy(SlotNo(slot)) && !self.reading.contains(&SlotNo(slot)))
+                && !busy(*slot)
+                && !self.reading.contains(slot)
             {
                 *state = Slot::Free;
                 segments.remove(uid);
@@ -188,15 +198,14 @@ impl Slots {
 
     /// Whether a slot would become free if the cursor on disk stood at `acked`.
     pub(super) fn would_release(&self, acked: Lsn) -> bool {
-        self.slots.iter().any(|s| matches!(s, Slot::Live { last: Some(last), .. } if *last <= acked))
+        self.slots.iter().any(|(_, s)| matches!(s, Slot::Live { last: Some(last), .. } if *last <= acked))
     }
 
     /// Whether a slot, neither read nor `busy`, becomes free as soon as the cursor on disk stands at `acked`.
     pub(super) fn is_coming(&self, acked: Lsn, busy: impl Fn(SlotNo) -> bool) -> bool {
         let is_still = |slot: SlotNo| !busy(slot) && !self.reading.contains(&slot);
-        let mut slots = (0..).map(SlotNo).zip(&self.slots);
-        slots.any(|(slot, state)| {
-            matches!(state, Slot::Live { last: Some(last), .. } if *last <= acked) && is_still(slot)
+        self.slots.iter().any(|(slot, state)| {
+            matches!(state, Slot::Live { last: Some(last), .. } if *last <= acked) && is_still(*slot)
         })
     }
 
@@ -205,10 +214,8 @@ impl Slots {
         if let Some(slot) = self.position(|s| *s == Slot::Unprepared) {
             return Some(slot);
         }
-        let may_grow = self.count(|s| *s != Slot::Absent) < self.slots_max;
-        let absent =
-            || self.position(|s| *s == Slot::Absent).or_else(|| u32::try_from(self.slots.len()).ok().map(SlotNo));
-        may_grow.then(absent).flatten()
+        let may_grow = self.slots.len() < self.slots_max;
+        may_grow.then(|| self.lowest_absent()).flatten()
     }
 
     /// Whether what waits for a slot will get one.
@@ -251,8 +258,7 @@ impl Slots {
             return Some((number, Op::Prepare { file, len, mark: mark.freeze(), urgent }));
         }
         if self.has_surplus() && self.removing.is_none() {
-            let at = self.slots.iter().rposition(|s| *s == Slot::Free)?;
-            let slot = SlotNo(u32::try_from(at).ok()?);
+            let (slot, _) = *self.slots.iter().rev().find(|(_, state)| *state == Slot::Free)?;
             self.set(slot, Slot::Retiring);
             let number = self.next_number();
             self.removing = Some((number, slot));
@@ -291,10 +297,12 @@ impl Slots {
     pub(super) fn handle_completion(&mut self, now: Instant, number: u32, done: bool) -> bool {
         if let Some((_, slot)) = self.removing.take_if(|(n, _)| *n == number) {
             // Where removal failed, who knows what is left: prepared before it is used again.
-            self.set(slot, if done { Slot::Absent } else { Slot::Unprepared });
-            if done && self.retry_at.is_some() {
-                self.retry_at = Some(now);
+            if !done {
+                self.set(slot, Slot::Unprepared);
+                return false;
             }
+            self.slots.retain(|(known, _)| *known != slot);
+            self.retry_at = self.retry_at.map(|_| now);
             return false;
         }
         let Some(at) = self.preparing.iter().position(|p| p.number == number) else {
