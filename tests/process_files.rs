@@ -174,7 +174,17 @@ fn a_path_that_can_be_no_directory_is_refused_by_name() {
     symlink(named("nowhere/at/all"), named("dangling")).unwrap();
     assert_refused(&named("dangling"), &named("dangling"), &["check the path"]);
     assert_refused(&named(&"n".repeat(300)), &named(&"n".repeat(300)), &["too long"]);
-    assert_refused(Path::new("/proc/self/ringwal"), Path::new("/proc/self"), &["cannot", "check the path"]);
+    // Found by reading: of what is there it said that it is not found, and to check the path.
+    for below in ["ringwal", "ringwal/below"] {
+        let dir = Path::new("/proc/self").join(below);
+        assert_refused(&dir, Path::new("/proc/self/ringwal"), &["/proc/self is there and takes nothing new"]);
+    }
+    let permission = "permission";
+    assert_refused(
+        Path::new("/proc/self/net"),
+        Path::new("/proc/self/net"),
+        &["is there and takes nothing new", permission],
+    );
 }
 
 #[test]

@@ -306,6 +306,17 @@ fn a_ring_file_is_the_users_own_and_allocated_to_its_end() {
     queue.shutdown(LONG).unwrap();
 }
 
+/// Found by reading: it named the folder that was to be made, and said that it is not found.
+#[test]
+fn rings_in_a_folder_below_one_that_is_missing_are_refused_by_the_name_of_that() {
+    let place = Place::new();
+    let missing = place.rings.path().join("missing");
+    let error = builder(place.store.path()).rings_in(missing.join("rings")).open(still()).map(drop).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot find {}: ", missing.display())), "{error}");
+    let error = builder(place.store.path()).rings_in("/proc/ringwal").open(still()).map(drop).unwrap_err();
+    assert!(error.to_string().contains("/proc is there and takes nothing new"), "{error}");
+}
+
 #[test]
 fn rings_on_a_disk_are_refused_unless_told_otherwise() {
     let place = Place::new();

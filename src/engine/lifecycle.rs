@@ -19,7 +19,7 @@ use crate::engine::opening::{Opening, Source, Start};
 use crate::engine::{Command, Shared, deadline_after};
 use crate::entry::Entry;
 use crate::error::{ConfigError, LogError, OpenError, Shutdown, ShutdownError};
-use crate::io::{self, IoConfig, IoOpenError};
+use crate::io::{self, IoConfig, IoOpenError, takes_nothing};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::sink::{DynSink, Sink};
@@ -415,6 +415,9 @@ pub(crate) fn io_error(error: IoOpenError) -> OpenError {
         IoOpenError::Io { what, path, source } => OpenError::Io { what: what.to_owned(), path, source },
         IoOpenError::Missing { path } => {
             OpenError::Io { what: "find".to_owned(), path, source: std::io::ErrorKind::NotFound.into() }
+        }
+        IoOpenError::TakesNothing { path, above } => {
+            OpenError::Io { what: "create".to_owned(), path, source: std::io::Error::other(takes_nothing(&above)) }
         }
         IoOpenError::Permission { what, path } => {
             OpenError::Io { what: what.to_owned(), path, source: std::io::ErrorKind::PermissionDenied.into() }

@@ -27,6 +27,13 @@ pub enum IoOpenError {
         /// What is not there.
         path: PathBuf,
     },
+    /// The folder is there, and nothing can be made in it.
+    TakesNothing {
+        /// What was to be made.
+        path: PathBuf,
+        /// The folder.
+        above: PathBuf,
+    },
     /// This user may not.
     Permission {
         /// What was tried.
@@ -89,6 +96,31 @@ impl IoOpenError {
             _ => Self::Io { what, path, source: errno.into() },
         }
     }
+
+    /// The kind of error that `errno` is when `path` was to be made. What is not there then is the folder above it, or the
+    /// kernel says so of a folder that takes nothing.
+    pub(super) fn on_create(path: &Path, errno: Errno) -> Self {
+        let above = above(path).to_path_buf();
+        match errno {
+            Errno::NOENT if above.exists() => Self::TakesNothing { path: path.to_path_buf(), above },
+            Errno::NOENT => Self::Missing { path: above },
+            errno => Self::new("create", path, errno),
+        }
+    }
+}
+
+/// The folder that a path lies in.
+pub(super) fn above(path: &Path) -> &Path {
+    path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Why nothing can be made in a folder that is there.
+pub(crate) fn takes_nothing(above: &Path) -> String {
+    format!(
+        "{} is there and takes nothing new (/proc and /sys belong to the kernel, or it has just been removed); name a \
+         directory on a disk",
+        above.display()
+    )
 }
 
 impl fmt::Display for IoOpenError {
@@ -105,6 +137,9 @@ impl fmt::Display for IoOpenError {
             }
             Self::Missing { path } => {
                 write!(f, "{} does not exist: check the path, or allow it to be created", path.display())
+            }
+            Self::TakesNothing { path, above } => {
+                write!(f, "cannot create {}: {}", path.display(), takes_nothing(above))
             }
             Self::Permission { what, path } => write!(
                 f,

@@ -58,7 +58,7 @@ impl Lock {
         loop {
             let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let fd = rustix::fs::openat(dir_fd, LOCK_NAME, flags, Mode::RUSR | Mode::WUSR)
-                .map_err(|errno| IoOpenError::new("create", &path, errno))?;
+                .map_err(|errno| IoOpenError::on_create(&path, errno))?;
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still_named(dir_fd, &fd) => match lock_dir(dir_fd) {
                     Err(Errno::WOULDBLOCK) => {}

@@ -39,6 +39,7 @@ use crate::wal::op::{Completion, DiskError, FileId, Op, Output, Token};
 
 pub use crate::config::Io;
 pub use error::IoOpenError;
+pub(crate) use error::takes_nothing;
 pub use memory::RamDisk;
 pub use open::{IoConfig, Opened, open};
 

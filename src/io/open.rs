@@ -19,6 +19,7 @@ use rustix::io::Errno;
 
 use crate::config::Io;
 use crate::io::dir::{DIR_MODE, Dir};
+use crate::io::error::above;
 use crate::io::lock::{LOCK_NAME, Lock};
 use crate::io::threads::ThreadsDisk;
 #[cfg(feature = "tokio-uring")]
@@ -126,12 +127,11 @@ fn open_dir(dir: &Path, config: IoConfig) -> Result<OwnedFd, IoOpenError> {
 
 /// Creates a directory and what lies above it, each name made durable in the directory above.
 fn create_dirs(dir: &Path) -> Result<(), IoOpenError> {
-    let error = |errno| IoOpenError::new("create", dir, errno);
-    let above = match dir.parent() {
-        Some(above) if above.as_os_str().is_empty() => Path::new("."),
-        Some(above) => above,
-        None => return Ok(()),
-    };
+    let error = |errno| IoOpenError::on_create(dir, errno);
+    if dir.parent().is_none() {
+        return Ok(());
+    }
+    let above = above(dir);
     match rustix::fs::mkdir(dir, DIR_MODE) {
         Err(Errno::NOENT) if above != Path::new(".") => {
             create_dirs(above)?;

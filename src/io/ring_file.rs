@@ -72,7 +72,7 @@ impl RingFile {
         let path = dir.join(name);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let fd = rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| IoOpenError::new("create", &path, errno))?;
+            .map_err(|errno| IoOpenError::on_create(&path, errno))?;
         if let Err(errno) = lock(&fd).and_then(|()| Self::fill(&fd, header)) {
             let _ = rustix::fs::unlink(&path);
             return Err(IoOpenError::new("allocate", &path, errno));
@@ -211,7 +211,7 @@ pub fn check_folder(dir: &Path, on_any_file_system: bool) -> Result<Option<Strin
     let opened = match open() {
         Err(Errno::NOENT) => match rustix::fs::mkdir(dir, DIR_MODE) {
             Ok(()) | Err(Errno::EXIST) => open(),
-            Err(errno) => Err(errno),
+            Err(errno) => return Err(IoOpenError::on_create(dir, errno)),
         },
         other => other,
     };
