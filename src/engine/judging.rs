@@ -39,24 +39,10 @@ impl Opening {
 
     /// What was fixed when the directory was created must fit what is asked for now. The longest frame is
     /// not: it grows with `entry_len_max`, as long as a segment holds it.
-    pub(super) fn check_store(
-        &self,
-        scanned: &Scanned,
-        wanted: StoreConfig,
-        block_len_min: u32,
-    ) -> Result<(), OpenError> {
+    pub(super) fn check_store(&self, scanned: &Scanned, wanted: StoreConfig) -> Result<(), OpenError> {
         let Some(meta) = &scanned.meta else {
             return Ok(());
         };
-        if meta.block_len < block_len_min {
-            let file = self.path(FileId::Meta(wanted.log));
-            let why = format!(
-                "its blocks have {} bytes, but this disk writes in units of {block_len_min}; copy the directory back to \
-                 a disk like the old one and drain it there",
-                meta.block_len
-            );
-            return Err(OpenError::Unusable { file, why });
-        }
         let longest = u64::from(wanted.frame_len_max) + 4 * u64::from(meta.block_len);
         if longest > meta.segment_len {
             let range = format!("so long that it fits the directory's segments of {} bytes", meta.segment_len);
@@ -124,7 +110,15 @@ impl Opening {
                 self.config.memory_max,
                 format!("enough for frames of {needed} bytes, which are in the directory"),
             )),
-            other => OpenError::Unusable { file, why: other.to_string() },
+            other => OpenError::Unusable { file, why: format!("{other}; nothing was changed. {}", remedy(&other)) },
         }
+    }
+}
+
+/// What to do about a store that cannot be used.
+const fn remedy(error: &ScanError) -> &'static str {
+    match error {
+        ScanError::BlocksTooShort { .. } => "Copy the directory back to a disk like the old one, and drain it there",
+        _ => "Restore it from a copy, or save the entries with `ringwal salvage DIR --to NEWDIR`, which needs no META",
     }
 }

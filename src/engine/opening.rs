@@ -96,13 +96,14 @@ impl Opening {
         let block_len = report.block_len_min.max(4096);
         let (main_store, park_store) = self.stores(block_len);
 
-        let main = self.scan(&mut *disk, main_store, &pool)?;
-        let park = self.scan(&mut *disk, park_store, &pool)?;
+        let unit = report.block_len_min;
+        let main = self.scan(&mut *disk, main_store, &pool, unit)?;
+        let park = self.scan(&mut *disk, park_store, &pool, unit)?;
         self.judge(LogId::Main, &main)?;
         self.judge(LogId::Park, &park)?;
-        self.check_store(&main, main_store, report.block_len_min)?;
+        self.check_store(&main, main_store)?;
         if self.config.park == Park::Dir {
-            self.check_store(&park, park_store, report.block_len_min)?;
+            self.check_store(&park, park_store)?;
         }
         self.tell_look(&main)?;
         let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
@@ -294,8 +295,8 @@ impl Opening {
         }
     }
 
-    fn scan(&self, disk: &mut dyn Disk, store: StoreConfig, pool: &Pool) -> Result<Scanned, OpenError> {
-        let mut scan = Scan::new(store, pool.clone());
+    fn scan(&self, disk: &mut dyn Disk, store: StoreConfig, pool: &Pool, unit: u32) -> Result<Scanned, OpenError> {
+        let mut scan = Scan::new(store, pool.clone()).in_units_of(unit);
         loop {
             if let Some(outcome) = scan.outcome() {
                 return outcome.map_err(|error| self.scan_error(store.log, error));

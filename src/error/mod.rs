@@ -97,11 +97,12 @@ pub enum OpenError {
         /// What contradicts what.
         why: String,
     },
-    /// What says what the store is cannot be read, or files of another store lie here.
+    /// What says what the store is cannot be read, files of another store lie here, or the disk cannot read so short
+    /// blocks. Nothing was changed.
     Unusable {
         /// The file.
         file: PathBuf,
-        /// What was found.
+        /// What was found, and what to do.
         why: String,
     },
     /// Rings in shared memory cannot be used, or what a dead process left in them cannot be taken over; the text says
@@ -217,12 +218,7 @@ impl fmt::Display for OpenError {
                  without these entries, or with `CutTail` to give up everything from there on",
                 file.display()
             ),
-            Self::Unusable { file, why } => write!(
-                f,
-                "{} cannot be used: {why}; nothing was changed. Restore it from a copy, or save the entries with \
-                 `ringwal salvage DIR --to NEWDIR`, which needs no META",
-                file.display()
-            ),
+            Self::Unusable { file, why } => write!(f, "{} cannot be used: {why}", file.display()),
             Self::Rings { why, .. } => f.write_str(why),
             Self::KeyMissing { file, key, why } => write!(
                 f,

@@ -115,6 +115,13 @@ pub enum ScanError {
         /// The field that differs.
         field: &'static str,
     },
+    /// The disk cannot read or write so little at once.
+    BlocksTooShort {
+        /// Length of the store's blocks.
+        block_len: u32,
+        /// What the disk reads and writes in.
+        unit: u32,
+    },
     /// The chunks of the pool are shorter than the store's blocks.
     PoolTooSmall {
         /// Bytes that a chunk must have.
@@ -144,6 +151,9 @@ impl fmt::Display for ScanError {
             }
             Self::Disagrees { slot, field } => {
                 write!(f, "the header of seg-{:08}.rwal contradicts META in {field}", slot.0)
+            }
+            Self::BlocksTooShort { block_len, unit } => {
+                write!(f, "its blocks have {block_len} bytes, but this disk reads and writes in units of {unit}")
             }
             Self::PoolTooSmall { needed } => write!(f, "the pool's chunks are shorter than {needed} bytes"),
             Self::Disk(error) => error.fmt(f),

@@ -31,6 +31,8 @@ const META_FILE_LEN_MAX: u64 = meta_file_len(65_536);
 pub struct Scan {
     config: StoreConfig,
     sync: bool,
+    /// What the disk reads and writes in: the store's blocks must not be shorter.
+    unit: u32,
     chunk_len: usize,
     fetch: Fetch,
     phase: Phase,
@@ -74,6 +76,7 @@ impl Scan {
         let mut scan = Self {
             config,
             sync,
+            unit: 0,
             chunk_len: pool.chunk_len(),
             fetch: Fetch::new(pool, config.block_len),
             phase: Phase::List { asked: false },
@@ -90,6 +93,14 @@ impl Scan {
             scan.end(Err(error));
         }
         scan
+    }
+
+    /// The same on a disk that reads and writes in units of so many bytes: a store of shorter blocks is refused by name,
+    /// before anything of it is asked for that such a disk cannot give.
+    #[must_use]
+    pub fn in_units_of(mut self, unit: u32) -> Self {
+        self.unit = unit;
+        self
     }
 
     /// The next op; `None` if there is none before a completion, or none at all.
@@ -232,6 +243,9 @@ impl Scan {
         let blocks = meta.segment_len / u64::from(meta.block_len);
         if counts.iter().chain(&ends).any(|n| *n >= NUMBER_MAX) || u32::try_from(blocks).is_err() {
             return Err(ScanError::MetaUnreadable);
+        }
+        if meta.block_len < self.unit {
+            return Err(ScanError::BlocksTooShort { block_len: meta.block_len, unit: self.unit });
         }
         self.check_pool(meta.block_len)?;
         self.fetch.set_block_len(meta.block_len);

@@ -213,6 +213,18 @@ fn swapped_and_foreign_segments_are_named() {
     assert_eq!(store.disk.scan().err(), Some(ScanError::WrongStore { slot: SlotNo(7) }));
 }
 
+/// Found by reading: on a disk of longer units the headers could not be read, and "Invalid argument" was all that was said.
+#[test]
+fn a_store_whose_blocks_are_too_short_for_the_disk_is_refused_before_more_than_meta_is_read() {
+    let mut store = Store::sample();
+    store.disk.log.clear();
+    let error = store.disk.run_scan(Scan::new(config(), pool()).in_units_of(4096)).err();
+    assert_eq!(error, Some(ScanError::BlocksTooShort { block_len: BLOCK, unit: 4096 }));
+    let reads: Vec<_> = store.disk.log.iter().filter(|line| line.starts_with("read")).collect();
+    assert!(!reads.is_empty() && reads.iter().all(|line| *line == "read META"), "{reads:?}");
+    assert!(store.disk.run_scan(Scan::new(config(), pool()).in_units_of(BLOCK)).is_ok());
+}
+
 /// Found by the fuzzer: a reader that looked for a segment by its uid found the other one, for ever.
 #[test]
 fn two_segments_of_one_identity_are_refused() {
