@@ -919,6 +919,7 @@ mod refusals {
         let mut before = rig(Kind::Threads).unwrap();
         before.prepare(OTHER, 8192);
         drop(before.disk.take());
+        std::fs::write(before.path().join("META"), b"").unwrap();
         refusing(libc::SYS_fsync, libc::EIO, move || {
             let disk = open(before.path(), config(Io::Threads)).unwrap().into_disk(&before.pool).unwrap();
             let mut rig = Rig { disk: Some(disk), ..before };
@@ -931,9 +932,44 @@ mod refusals {
             ] {
                 assert_eq!(rig.run(op).unwrap_err().errno, libc::EIO);
             }
-            assert!(rig.list(LogId::Main).is_empty());
+            assert_eq!(rig.list(LogId::Main), [(FileId::Meta(LogId::Main), 0)]);
             let copies = std::fs::read_dir(rig.path().join("quarantine"));
             assert_eq!(copies.map_or(0, Iterator::count), 0, "half a copy is left");
+        });
+    }
+
+    /// The descriptor of a directory that has just been opened; it has two, and the second is the lock's.
+    fn fd_of(dir: &Path) -> u32 {
+        let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
+        let of_dir = fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == dir));
+        let numbers: Vec<u32> = of_dir.map(|fd| fd.file_name().to_str().unwrap().parse().unwrap()).collect();
+        assert_eq!(numbers.len(), 2, "{numbers:?}");
+        *numbers.iter().min().unwrap()
+    }
+
+    /// Found by reading: only who made a folder synced its name, and may have been killed in between.
+    #[test]
+    fn a_folder_that_somebody_else_has_made_has_its_name_synced() {
+        let park = std::thread::spawn(|| {
+            let dir = temp_dir(false);
+            std::fs::create_dir(dir.path().join("park")).unwrap();
+            let opened = open(dir.path(), config(Io::Threads)).unwrap();
+            refuse_on(On::Fd(fd_of(dir.path())), libc::SYS_fsync, libc::EIO);
+            let pool = Pool::new(4, 64 << 10).unwrap();
+            let disk = opened.into_disk(&pool).unwrap();
+            let mut rig = Rig { disk: Some(disk), pool, dir: Some(dir), next: 0 };
+            let mark = rig.block(1, BLOCK);
+            let error = rig.run(Op::Prepare { file: PARKED, len: 65_536, mark, urgent: true }).unwrap_err();
+            assert_eq!(error.errno, libc::EIO);
+        });
+        park.join().unwrap();
+        // The queue's own directory, as long as it holds no store.
+        refusing(libc::SYS_fsync, libc::EIO, || {
+            let dir = temp_dir(false);
+            let error = open(dir.path(), config(Io::Threads)).unwrap_err();
+            assert!(error.to_string().starts_with("cannot sync "), "{error}");
+            std::fs::write(dir.path().join("META"), b"").unwrap();
+            open(dir.path(), config(Io::Threads)).unwrap();
         });
     }
 
@@ -943,12 +979,7 @@ mod refusals {
             std::thread::spawn(move || {
                 let dir = temp_dir(false);
                 let opened = open(dir.path(), config(Io::Threads)).unwrap();
-                let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
-                let of_dir = fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == dir.path()));
-                let number: Vec<u32> = of_dir.map(|fd| fd.file_name().to_str().unwrap().parse().unwrap()).collect();
-                // The first one; the second is the lock's.
-                assert_eq!(number.len(), 2, "{number:?}");
-                let fd = *number.iter().min().unwrap();
+                let fd = fd_of(dir.path());
                 refuse_on(if name_only { On::Fd(fd) } else { On::NotFd(fd) }, libc::SYS_fsync, libc::EIO);
                 let pool = Pool::new(4, 64 << 10).unwrap();
                 let disk = opened.into_disk(&pool).unwrap();

@@ -123,8 +123,8 @@ impl Dir {
 
     fn make_dir(&self, name: &str) -> Result<(), Errno> {
         match rustix::fs::mkdirat(&self.fd, name, DIR_MODE) {
-            Ok(()) => rustix::fs::fsync(&self.fd),
-            Err(Errno::EXIST) => Ok(()),
+            // Whoever made it may have been killed before its name was durable.
+            Ok(()) | Err(Errno::EXIST) => rustix::fs::fsync(&self.fd),
             Err(errno) => Err(errno),
         }
     }

@@ -115,10 +115,16 @@ fn fall_back_note(refusal: &Refusal) -> String {
 /// Opens the directory, created if it is missing and may be.
 fn open_dir(dir: &Path, config: IoConfig) -> Result<OwnedFd, IoOpenError> {
     let open = || rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let may_create = config.create && !config.read_only;
     let opened = match open() {
-        Err(Errno::NOENT) if config.create && !config.read_only => {
+        Err(Errno::NOENT) if may_create => {
             create_dirs(dir)?;
             open()
+        }
+        Ok(fd) if may_create && rustix::fs::accessat(&fd, "META", Access::EXISTS, AtFlags::empty()).is_err() => {
+            // Whoever made the directory may have been killed before its name was durable.
+            sync_name(dir)?;
+            Ok(fd)
         }
         other => other,
     };
@@ -144,11 +150,16 @@ fn create_dirs(dir: &Path) -> Result<(), IoOpenError> {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(error(errno)),
     }
-    let fd = rustix::fs::open(above, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    sync_name(dir)
+}
+
+/// Makes a directory's name durable in the one above.
+fn sync_name(dir: &Path) -> Result<(), IoOpenError> {
+    let fd = rustix::fs::open(above(dir), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     match fd.and_then(rustix::fs::fsync) {
-        // A directory that may be searched but not read cannot be synced by us: not our refusal.
-        Ok(()) | Err(Errno::ACCESS | Errno::INVAL) => Ok(()),
-        Err(errno) => Err(error(errno)),
+        // One that may be searched but not read, or lies on another file system, cannot be synced by us: not our refusal.
+        Ok(()) | Err(Errno::ACCESS | Errno::PERM | Errno::INVAL | Errno::ROFS | Errno::OPNOTSUPP) => Ok(()),
+        Err(errno) => Err(IoOpenError::new("sync", above(dir), errno)),
     }
 }
 
