@@ -1,8 +1,10 @@
 //! The open files of a driver: few, found by name, closed when they have long not been used.
 //!
 //! A store may have more segments than a process may have descriptors, and recovery looks at every
-//! one. So at most [`FILES_MAX`] are open at a time, and a quarter of the descriptors that the process may have. One with an op in flight, or with written bytes
-//! that no sync covers yet, is never closed to make room: its error state lives with the descriptor.
+//! one. So at most [`FILES_MAX`] are open at a time, and a quarter of the descriptors that the process may
+//! have. One with an op in flight, or with writes that no sync has followed, is never closed to make room:
+//! its error state lives with the descriptor. Of writes that were sent while a sync was under way that is
+//! not kept: they count as followed when it ends.
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

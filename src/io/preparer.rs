@@ -280,7 +280,7 @@ impl Helper {
             at += want as u64;
         }
         retry(|| rustix::fs::ftruncate(to, len))?;
-        rustix::fs::fsync(to)
+        retry(|| rustix::fs::fsync(to))
     }
 }
 
@@ -337,7 +337,7 @@ fn write_durably(fd: &OwnedFd, mark: &[u8], align: usize) -> Result<(), Errno> {
         // Short, or no such flag here: the same in two steps.
         Ok(_) | Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOSYS) => {
             write_all(fd, mark, 0, align)?;
-            rustix::fs::fdatasync(fd)
+            retry(|| rustix::fs::fdatasync(fd))
         }
         Err(errno) => Err(errno),
     }

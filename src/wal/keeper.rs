@@ -9,6 +9,7 @@
 //! | `cursor_every` after the first unwritten ack   | `Spill`: half of the reserved LSNs are used |
 //! | after 64 acknowledgements                      | at close: where the log ended            |
 //! | at once when a slot waits for it, and at close | who opened knows what was untold, if anything was |
+//! |                                                | the log has failed: what is delivered from memory is reserved |
 //!
 //! A reservation is what lets `Spill` show entries to a sink before they are in the log: after a
 //! crash, no LSN up to it is given out a second time.
