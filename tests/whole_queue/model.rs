@@ -347,13 +347,15 @@ impl Model {
         Ok(())
     }
 
-    /// The same of the park. Where META was lied about it is not known where the opening found the end.
+    /// The same of the park. Where META was lied about it is not known where the opening found the end; and where it may
+    /// have been read stale as well, the newer copy that was not seen still says another one.
     pub fn opened_after_lie_in_the_park(&mut self, end: u64, promise: u64) -> Check {
         let park = &mut self.park;
         let end = end.max(park.told_lost);
         if end < promise && !park.stale && !park.cursor_lied {
             broken!("I5: the park ends at {end} without a word, and id {promise} was promised where it can be read");
         }
+        let end = if park.stale && park.cursor_lied { 0 } else { end };
         park.hidden += park.floor.saturating_sub(end);
         Ok(())
     }
