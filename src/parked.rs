@@ -204,6 +204,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::config::Io;
     use crate::delivery::batch::Batch;
     use crate::entry::DecodeError;
     use crate::queue::Queue;
@@ -240,6 +241,8 @@ mod tests {
         let long = Duration::from_secs(60);
         let queue: Queue<Third> = Queue::builder(dir.path())
             .durability(Durability::Immediate)
+            // Under valgrind no thread runs beside one that waits in io_uring.
+            .io(Io::Threads)
             .open(blocking_fn(|_: &Batch<Third>| Err::<(), _>(SinkError::park("no"))))
             .unwrap();
         let producer = queue.producer();
