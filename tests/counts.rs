@@ -35,9 +35,10 @@ const BOUNDS: &[Bound] = &[
     // A turn of the flush core drains the hundred, and makes a frame of them.
     bound("drain, 8 B", 89.0, 0.20, 0.0),
     bound("drain, 100 B", 88.0, 0.20, 0.0),
-    // A batch of a hundred: what is allocated is for the batch.
-    bound("deliver, 8 B", 269.0, 0.90, 0.10),
-    bound("deliver, 100 B", 309.0, 0.90, 0.10),
+    // A batch of a hundred: what is allocated is for the batch. Mostly 0.72 locked; some builds of the same sources have 0.82,
+    // and why is not known.
+    bound("deliver, 8 B", 269.0, 0.82, 0.10),
+    bound("deliver, 100 B", 309.0, 0.82, 0.10),
 ];
 
 const COUNTED: [&str; 4] = ["instructions", "locked instructions", "system calls", "allocations"];
