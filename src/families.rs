@@ -130,7 +130,7 @@ pub(crate) fn families<'a>(metrics: &'a Metrics, health: &Health) -> Vec<Family<
         whole("recovered_entries", Gauge, "Undelivered entries found in the log at open; less when numbers counted then turn out to hold none.", recovered),
         whole("recovered_from_rings_total", Counter, "Those among them that came from the rings of a dead process.", recovered_from_rings),
         whole("recovered_left_entries", Gauge, "How many of those found in the log at open are still to be delivered or parked.", recovered_left),
-        whole("recovered_parked_total", Counter, "Parked entries found at open.", recovered_parked),
+        whole("recovered_parked_entries", Gauge, "Parked entries found at open; less when numbers counted then turn out to hold none.", recovered_parked),
         whole("pushed_total", Counter, "Entries taken from producers.", pushed),
         whole("pushed_bytes_total", Counter, "Their bytes, as encoded.", pushed_bytes),
         by("rejected_total", "Entries given back to producers; they were never in the queue.", "reason", &[

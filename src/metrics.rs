@@ -46,6 +46,7 @@ pub(crate) struct Counters {
     // Opening.
     pub(crate) recovered: Cell,
     pub(crate) recovered_from_rings: Cell,
+    // Opening, then the flush core.
     pub(crate) recovered_parked: Cell,
     // The flush core.
     pub(crate) pushed: Cell,
@@ -123,7 +124,7 @@ pub struct Metrics {
     /// How many of them are still to be delivered or parked: falls to 0, with which recovery is over. As a cursor
     /// counts: what is done before its turn counts as left until all before it is done.
     pub recovered_left: u64,
-    /// Parked entries found at open.
+    /// Parked entries found at open. Numbers that turn out to be no entries, as the park is listed, go.
     pub recovered_parked: u64,
     /// Entries taken from producers since open (counted when the flush core takes them over).
     pub pushed: u64,

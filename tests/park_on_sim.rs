@@ -461,3 +461,33 @@ fn what_rots_in_the_park_is_given_up_where_that_is_allowed_and_hides_nothing_beh
         assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (3, 3), "{:?}", stage.queue.recovery());
     }
 }
+
+/// Found by a seed: of numbers that opening had given up only the cursor said that they are no entries, and its write was lost.
+/// They counted as parked for ever after, nothing could take them out, and their segment never came free.
+#[test]
+fn numbers_that_the_log_itself_says_are_none_leave_the_park_when_it_is_listed() {
+    let mut stage = opened_after_a_loss();
+    assert_eq!(stage.queue.recovery().lost_parked, [(Lsn::new(1), Lsn::new(1))]);
+    let (machine, clock) = (stage.machine.clone(), stage.clock.clone());
+    let meta = FileId::Meta(LogId::Park);
+    let before = machine.file(meta).expect("there");
+    refuse(&mut stage, 2);
+    stage.pass(100 * MS);
+    stage.close().unwrap();
+    // Both copies of the cursor are what they were before the cut was noted.
+    let mut after = machine.file(meta).expect("there");
+    after[8192..].copy_from_slice(&before[8192..]);
+    machine.set_file(meta, Some(after));
+
+    let mut stage = again(&machine, &clock, 3);
+    assert_eq!(stage.queue.metrics().parked, 3, "{:?}", stage.queue.recovery());
+    assert_eq!((listed(&mut stage), stage.queue.metrics().parked), (2, 2));
+    let metrics = stage.queue.metrics();
+    assert_eq!(metrics.accounted(), metrics.came_in(), "{metrics:?}");
+    // And for good.
+    stage.pass(100 * MS);
+    machine.crash();
+    drop(stage);
+    let mut stage = again(&machine, &clock, 4);
+    assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (2, 2));
+}

@@ -8,27 +8,29 @@
 //! A parked entry's id is its LSN in the park log. Its cursor says which of them are gone: redelivered
 //! or discarded.
 
+mod listing;
+
 use std::collections::VecDeque;
 
-use crate::config::{OnCorruption, ParkFull};
+use crate::config::ParkFull;
 use crate::delivery::lease::LeaseId;
-use crate::delivery::park::{ParkRecord, ParkedEntry};
+use crate::delivery::park::ParkRecord;
 use crate::engine::clock::Clock;
 use crate::engine::{Notice, ParkExit, Shared};
 use crate::error::LogError;
 use crate::io::Disk;
 use crate::lsn::Lsn;
 use crate::ranges::Ranges;
-use crate::ring::record::{RECORD_HEADER_LEN, Records, State, Word, stride_of};
+use crate::ring::record::{RECORD_HEADER_LEN, State, Word, stride_of};
 use crate::sync::mpsc::SyncSender;
 use crate::time::Instant;
 use crate::wal::block::Pool;
 use crate::wal::cursor::CURSOR_RANGES_MAX;
 use crate::wal::frame::RunEnd;
 use crate::wal::log::{Blocked, Event, Log, Room};
-use crate::wal::op::{Completion, DiskError};
-use crate::wal::reader::{ReadEvent, Reader};
-use crate::wal::recovery::Corruption;
+use crate::wal::reader::Reader;
+
+use self::listing::Listing;
 
 /// The park log and who waits for it.
 pub(crate) struct Parking {
@@ -67,14 +69,6 @@ impl Batch {
     }
 }
 
-struct Listing {
-    after: Lsn,
-    max: usize,
-    found: Vec<ParkedEntry>,
-    reply: SyncSender<Result<Vec<ParkedEntry>, LogError>>,
-    started: bool,
-}
-
 /// An answer that waits for the park's cursor.
 type Unpark = SyncSender<Result<(), LogError>>;
 
@@ -97,15 +91,6 @@ impl Parking {
     pub(crate) fn park(&mut self, lease: LeaseId, records: Vec<ParkRecord>) {
         let count = records.len() as u64;
         self.waiting.push_back(Batch { lease, records: records.into(), count, first: None, last: None });
-    }
-
-    pub(crate) fn list(&mut self, after: Lsn, max: usize, reply: SyncSender<Result<Vec<ParkedEntry>, LogError>>) {
-        // Whatever number somebody names: behind the last entry there is none.
-        if after >= self.last() {
-            let _ = reply.send(Ok(Vec::new()));
-            return;
-        }
-        self.listings.push_back(Listing { after, max, found: Vec::new(), reply, started: false });
     }
 
     /// The last id that is durable; what is gone counts as well.
@@ -291,106 +276,7 @@ impl Parking {
         while let Some((token, op)) = self.log.poll_op(now) {
             disk.submit(token, op);
         }
-        // The reader makes an event when it is asked for an op: ask until it has neither.
-        loop {
-            let Some(listing) = self.listings.front_mut() else {
-                return;
-            };
-            if !listing.started {
-                listing.started = true;
-                let from = listing.after.next().max(self.gone.floor().next());
-                self.reader.seek(from, None);
-            }
-            while let Some((token, op)) = self.reader.poll_op(self.log.segments(), self.log.durable(), &self.pool) {
-                disk.submit(token, op);
-            }
-            self.log.set_reading(self.reader.reading());
-            if !self.take_read_events(now, shared) {
-                return;
-            }
-        }
-    }
-
-    pub(crate) fn handle_read(&mut self, now: Instant, completion: Completion, shared: &Shared) {
-        self.reader.handle_completion(completion);
-        self.take_read_events(now, shared);
-    }
-
-    /// Takes what the reader has read. False: there was nothing.
-    fn take_read_events(&mut self, now: Instant, shared: &Shared) -> bool {
-        let mut any = false;
-        while !self.listings.is_empty() {
-            let Some(event) = self.reader.poll_event() else {
-                break;
-            };
-            any = true;
-            match event {
-                ReadEvent::Frame(frame) => {
-                    let first = frame.header.first_lsn;
-                    self.take_records(first, frame.body());
-                }
-                ReadEvent::CaughtUp => self.finish_listing(Ok(())),
-                ReadEvent::Corrupt(corruption) if self.lose(now, &corruption, shared) => self.reader.skip(&corruption),
-                ReadEvent::Corrupt(corruption) => {
-                    let what = format!("park/: {corruption}");
-                    self.finish_listing(Err(LogError::Corrupt(what.into())));
-                }
-                ReadEvent::Locked { .. } => {
-                    let detail = "the key of parked entries is not there any more; open again with it";
-                    let error = DiskError { what: "decrypt", file: None, offset: None, errno: 0, detail };
-                    self.finish_listing(Err(LogError::Failed(error.into())));
-                }
-                ReadEvent::Failed(error) => self.finish_listing(Err(LogError::Failed(error.into()))),
-            }
-        }
-        any
-    }
-
-    /// What cannot be read is given up, as delivery does with the log's own. Else it would end every listing, and nobody
-    /// could ever take out what lies behind it, nor make room for more. False: it is not to be given up, or there is no
-    /// space to remember that.
-    fn lose(&mut self, now: Instant, corruption: &Corruption, shared: &Shared) -> bool {
-        if shared.config.on_corruption != OnCorruption::Quarantine || self.closing || self.log.failure().is_some() {
-            return false;
-        }
-        let (first, next) = (corruption.first, corruption.last.next());
-        let mut gone = self.gone.clone();
-        let lost = next.since(first) - gone.count(first, next);
-        gone.add(first, next);
-        if gone.ranges_above_floor() > CURSOR_RANGES_MAX {
-            return false;
-        }
-        self.gone = gone;
-        shared.counters.unparked.add(lost);
-        shared.counters.lost.add(lost);
-        shared.tell_park_lost(first, corruption.last);
-        self.log.ack(now, self.gone.floor(), self.gone.above(), &[]);
-        true
-    }
-
-    fn take_records(&mut self, first: Lsn, body: &[u8]) {
-        let Some(listing) = self.listings.front_mut() else {
-            return;
-        };
-        for (index, record) in Records::new(body).enumerate() {
-            let id = first.advance(index as u64);
-            if listing.found.len() >= listing.max {
-                return self.finish_listing(Ok(()));
-            }
-            if id <= listing.after || self.gone.contains(id) {
-                continue;
-            }
-            // A record that does not decode was not written by this version: it stays where it is.
-            if let Some(decoded) = record.ok().and_then(|record| ParkRecord::decode(record.payload).ok()) {
-                listing.found.push(ParkedEntry::new(id, decoded));
-            }
-        }
-    }
-
-    fn finish_listing(&mut self, result: Result<(), LogError>) {
-        if let Some(listing) = self.listings.pop_front() {
-            let _ = listing.reply.send(result.map(|()| listing.found));
-        }
+        self.submit_listings(now, disk, shared);
     }
 
     pub(crate) fn handle_event(&mut self, event: Event, shared: &Shared) {
