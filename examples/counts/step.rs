@@ -16,7 +16,9 @@ use std::sync::Once;
 pub(crate) struct Counts {
     /// Instructions; one that repeats itself (`rep movsb`) is one.
     pub instructions: u64,
-    /// Those among them that lock: with the prefix, and exchanges with memory, which do so without it.
+    /// Those among them that lock: with the prefix, and exchanges with memory, which do so without it. Of the program's own
+    /// code: whether the C library's allocator takes its lock depends on what else was allocated before, so that ten of a
+    /// batch came and went with changes elsewhere. Allocations are counted by themselves.
     pub locked: u64,
     /// System calls.
     pub calls: u64,
@@ -76,7 +78,8 @@ extern "C" fn on_trap(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
     // SAFETY: the kernel hands over the context of the thread that it has interrupted.
     let context = unsafe { &*context.cast::<libc::ucontext_t>() };
     let at = context.uc_mcontext.gregs[libc::REG_RIP as usize] as usize;
-    let next = Instruction::at(at);
+    let mut next = Instruction::at(at);
+    next.locks &= is_own(at);
     // One that repeats itself stops after each round.
     if LAST.replace(at) == at && next.repeats {
         return;
@@ -88,6 +91,19 @@ extern "C" fn on_trap(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut lib
         calls: counts.calls + u64::from(next.calls),
         ..counts
     });
+}
+
+unsafe extern "C" {
+    /// Where the program begins, and where its code ends: the linker's own symbols.
+    static __executable_start: u8;
+    static etext: u8;
+}
+
+/// Whether the instruction here is the program's own, not one of a shared library.
+fn is_own(at: usize) -> bool {
+    // Only where they lie is looked at.
+    let (start, end) = (&raw const __executable_start as usize, &raw const etext as usize);
+    (start..end).contains(&at)
 }
 
 /// What matters of an instruction.
