@@ -294,11 +294,13 @@ fn what_waits_behind_a_backlog_when_the_log_fails_is_delivered_after_it() {
         queue.pause();
         let producer = queue.producer();
         let mut pushed = 0;
-        // So much that it does not all stay in memory.
-        while producer.push_timeout(Numbered::new(0, pushed, 1500), Duration::from_millis(100)).is_ok() {
-            pushed += 1;
-            if pushed == 3_000 {
-                break;
+        // So much that it does not all stay in memory. A busy machine may have no turn for the flush core for a while.
+        let deadline = Instant::now() + LONG;
+        while pushed < 3_000 && Instant::now() < deadline {
+            match producer.push_timeout(Numbered::new(0, pushed, 1500), Duration::from_millis(100)) {
+                Ok(_) => pushed += 1,
+                Err(_) if queue.metrics().frames_let_go > 0 => break,
+                Err(_) => {}
             }
         }
         assert!(queue.metrics().frames_let_go > 0, "{durability:?}: {:#?}", queue.metrics());
