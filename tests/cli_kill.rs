@@ -11,8 +11,14 @@ use rustix::process::Signal;
 
 const KILLS: usize = 10;
 
-/// Kills a run whenever another share of the lines has arrived, then lets one end.
+/// With more to do where this process has so few turns that the program is through before enough kills.
 fn survives_kills(durability: &str, bytes: usize) {
+    let hits = [1, 3, 9].into_iter().any(|times| survives_kills_of(durability, times * bytes) >= KILLS / 2);
+    assert!(hits, "too few kills hit; the input is too short for this machine");
+}
+
+/// Kills a run whenever another share of the lines has arrived, then lets one end. Gives how many of the kills hit.
+fn survives_kills_of(durability: &str, bytes: usize) -> usize {
     let place = Place::new();
     let input = real_text(bytes);
     let lines = input.iter().filter(|byte| **byte == b'\n').count();
@@ -38,12 +44,12 @@ fn survives_kills(durability: &str, bytes: usize) {
         assert_eq!(done.status.to_string(), "signal: 9 (SIGKILL)", "{done:?}");
         killed += 1;
     }
-    assert!(killed >= KILLS / 2, "only {killed} kills hit; the input is too short for this machine");
     place.pipe(&args, b"").expect(0);
     assert_rows_are_lines(&place.rows("out.db"), &input);
     // And once more: there is nothing left to do.
     place.pipe(&args, b"").expect(0);
     assert_eq!(place.count("out.db"), lines);
+    killed
 }
 
 #[test]

@@ -97,8 +97,13 @@ fn a_refused_batch_comes_again_after_growing_delays_and_blocks_what_follows() {
         let dir = tempfile::tempdir().unwrap();
         let calls: Arc<Mutex<Vec<(Instant, u32, u32)>>> = Arc::default();
         let to = Arc::clone(&calls);
+        // The last attempt waits until health has been looked at.
+        let (looked, is_looked_at) = std::sync::mpsc::channel::<()>();
         let sink = blocking_fn(move |batch: &Batch<Numbered>| {
             to.lock().unwrap().push((Instant::now(), batch[0].value.number, batch.attempt()));
+            if batch[0].value.number == 0 && batch.attempt() == 5 {
+                let _ = is_looked_at.recv();
+            }
             if batch[0].value.number == 0 && batch.attempt() < 5 { Err(SinkError::retry("not yet")) } else { Ok(()) }
         });
         let retry = Retry { attempts_max: Some(10), base: 10 * MS, factor: 2.0, max: 40 * MS, jitter: Jitter::None };
@@ -110,6 +115,7 @@ fn a_refused_batch_comes_again_after_growing_delays_and_blocks_what_follows() {
             "{:?}",
             queue.health()
         );
+        drop(looked);
         drain(&queue);
         assert_accounted(&queue.metrics());
         assert_eq!(queue.health().reasons().iter().find(|c| matches!(c, Concern::SinkFailing(_))), None);
@@ -120,7 +126,7 @@ fn a_refused_batch_comes_again_after_growing_delays_and_blocks_what_follows() {
         for (pair, least) in calls.windows(2).zip([10, 20, 40, 40]) {
             let delay = pair[1].0 - pair[0].0;
             assert!(
-                delay >= least * MS && delay < least * MS + Duration::from_secs(5),
+                delay >= least * MS && delay < least * MS + LONG / 4,
                 "{delay:?}, at least {least} ms"
             );
         }
@@ -546,13 +552,13 @@ fn no_snapshot_ever_accounts_for_more_than_came_in() {
             let (queue, stop) = (&queue, &stop);
             let sampler = scope.spawn(move || {
                 let mut samples = 0_u32;
-                while !stop.load(Ordering::Relaxed) {
+                // However late its first turn is, it has some.
+                while !stop.load(Ordering::Relaxed) || samples <= 10 {
                     let metrics = queue.metrics();
                     assert!(metrics.accounted() <= metrics.came_in(), "{metrics:#?}");
                     assert!(!matches!(queue.health(), Health::Failed(_)));
                     samples += 1;
                 }
-                samples
             });
             let pushers: Vec<_> = (0..3)
                 .map(|p| {
@@ -567,7 +573,7 @@ fn no_snapshot_ever_accounts_for_more_than_came_in() {
             }
             drain(queue);
             stop.store(true, Ordering::Relaxed);
-            assert!(sampler.join().unwrap() > 10);
+            sampler.join().unwrap();
         });
         assert_accounted(&queue.metrics());
         queue.shutdown(LONG).unwrap();
@@ -592,7 +598,10 @@ fn a_breaker_spares_attempts_shows_itself_and_refuses_pushes_only_when_it_is_tol
             .on_breaker(on_breaker)
             .open(down_while(&down))
             .unwrap();
+        // All of them are there before the first failure, however slowly they come.
+        queue.pause();
         push(&queue, 0..10);
+        queue.resume();
         wait_until("the breaker opens", || queue.metrics().breaker == BreakerState::Open);
         // Each time that it opens it stays open for 300 ms, so that a look soon after finds it so.
         if on_breaker == OnBreaker::Accept {

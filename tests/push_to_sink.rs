@@ -331,9 +331,11 @@ fn tiny(dir: &std::path::Path, when_full: WhenFull) -> Builder {
 fn fill(queue: &Queue<Numbered>, producer: u32) -> u32 {
     let handle = queue.producer();
     let mut n = 0;
-    let mut refused_since = Instant::now();
-    // Full for 300 ms on end: nothing moves any more.
-    while refused_since.elapsed() < Duration::from_millis(300) {
+    let (mut refused_since, deadline) = (Instant::now(), Instant::now() + LONG);
+    // Full for 300 ms on end, and not because the flush core has no turn: nothing moves any more.
+    let has_no_room = || queue.metrics().blocked_on_memory + queue.metrics().blocked_on_log > 0;
+    while refused_since.elapsed() < Duration::from_millis(300) || !has_no_room() {
+        assert!(Instant::now() < deadline, "it is never full: {:#?}", queue.metrics());
         match handle.try_push(Numbered::new(producer, n, 1900)) {
             Ok(_) => {
                 n += 1;
@@ -372,7 +374,8 @@ fn a_full_queue_does_what_it_was_told_and_counts_it() {
             if is_drop { (1, 0) } else { (0, 1) }
         );
         let waits = matches!(when_full, WhenFull::BlockFor(_));
-        assert!(waits == (took >= Duration::from_millis(30)), "{when_full:?} took {took:?}");
+        // Who does not wait may have had no turn for as long as that.
+        assert!(!waits || took >= Duration::from_millis(30), "{when_full:?} took {took:?}");
         assert!(took < Duration::from_secs(10));
 
         let begun = Instant::now();

@@ -147,7 +147,16 @@ fn live_and_crash(
                         let Ok(receipt) = producer.push_timeout(entry, SHORT) else { break };
                         since.push((name, n));
                         if n % waits_every == 0 {
-                            match producer.durable(receipt).wait_timeout(SHORT) {
+                            let begun = Instant::now();
+                            let told = loop {
+                                match producer.durable(receipt).wait_timeout(SHORT) {
+                                    // A busy machine may have had no turn for the disk, nor for the thread that cuts.
+                                    Err(LogError::TimedOut)
+                                        if !cut.load(Ordering::SeqCst) && begun.elapsed() < LONG => {}
+                                    told => break told,
+                                }
+                            };
+                            match told {
                                 // With `Spill` it may also mean that the sink has had it.
                                 Ok(()) if spills && cut.load(Ordering::SeqCst) => break,
                                 Ok(()) => acknowledged.append(&mut since),
@@ -427,26 +436,26 @@ fn a_full_disk_holds_pushes_up_until_there_is_space_again() {
         queue.pause();
         let producer = queue.producer();
         let mut pushed = 0;
+        let is_full = || queue.health().reasons().iter().any(|why| matches!(why, Concern::LogFull(_)));
+        let deadline = Instant::now() + LONG;
         let full = loop {
             match producer.push_timeout(Numbered::new(0, pushed, 1900), Duration::from_millis(300)) {
                 Ok(_) => pushed += 1,
-                Err(error) => break error,
+                // A ring may be full for so long only because the flush core has had no turn.
+                Err(error) if is_full() || Instant::now() >= deadline => break error,
+                Err(error) => assert!(error.is_full(), "{durability:?}: {error}"),
             }
             assert!(pushed < 50_000, "{durability:?}: the disk never fills");
         };
         assert!(full.is_full(), "{durability:?}: {full}");
-        let health = queue.health();
-        assert!(
-            health.reasons().iter().any(|why| matches!(why, Concern::LogFull(_))),
-            "{durability:?}: {pushed} pushed: {health:?}"
-        );
+        assert!(is_full(), "{durability:?}: {pushed} pushed: {:?}", queue.health());
         machine.set_space(None);
         queue.resume();
         producer.push_timeout(Numbered::new(0, pushed, 1900), LONG).unwrap();
         drain(&queue);
         assert_accounted(&queue.metrics());
         assert_exactly_once_in_order(&recorder.0.all(), &[pushed + 1]);
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + LONG;
         while !queue.health().is_ok() {
             assert!(Instant::now() < deadline, "{durability:?}: {:?}", queue.health());
             std::thread::sleep(Duration::from_millis(5));
@@ -465,7 +474,10 @@ fn a_queue_whose_machine_is_dead_ends_at_once() {
         machine.crash();
         let waiter = queue.producer().push_durable(Numbered::new(0, 1, 10));
         if let Ok(durable) = waiter {
-            assert!(matches!(durable.wait_timeout(LONG), Err(LogError::Failed(_))), "{durability:?}");
+            let told = durable.wait_timeout(LONG);
+            // With `Spill` the sink may have had it before anybody asked.
+            let is_delivered = durability == Durability::Spill && told == Ok(());
+            assert!(is_delivered || matches!(told, Err(LogError::Failed(_))), "{durability:?}: {told:?}");
         }
         let begun = Instant::now();
         let outcome = within("shutting down", 2 * LONG, move || queue.shutdown(LONG));

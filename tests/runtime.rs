@@ -179,10 +179,12 @@ fn a_delivery_that_is_late_is_aborted_and_its_batch_offered_again_only_when_it_h
         let (at_work, blocked, unblock) = (Arc::clone(&at_work), Arc::clone(&blocked), Arc::clone(&unblock));
         let calls = Arc::clone(&calls);
         move |_: Batch<Numbered>| {
-            let (stay, blocked, unblock) = (Stay::new(&at_work), Arc::clone(&blocked), Arc::clone(&unblock));
-            let call = calls.fetch_add(1, Ordering::SeqCst);
+            let (at_work, calls) = (Arc::clone(&at_work), Arc::clone(&calls));
+            let (blocked, unblock) = (Arc::clone(&blocked), Arc::clone(&unblock));
             async move {
-                match call {
+                // A task whose deadline is over before its first turn is none of these.
+                let stay = Stay::new(&at_work);
+                match calls.fetch_add(1, Ordering::SeqCst) {
                     // Awaits something that never comes.
                     0 => std::future::pending().await,
                     // Blocks its worker, which no abort can end.

@@ -154,7 +154,7 @@ pub fn assert_accounted(metrics: &Metrics) {
 
 /// The same, once what is on its way between two threads has arrived: for a queue that is not drained.
 pub fn assert_settles<T>(queue: &Queue<T>) {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + LONG;
     loop {
         let metrics = queue.metrics();
         assert!(metrics.accounted() <= metrics.came_in(), "a live snapshot accounts for too much: {metrics:#?}");
@@ -168,7 +168,7 @@ pub fn assert_settles<T>(queue: &Queue<T>) {
 
 /// Waits until all is delivered; tells what there is where that takes too long.
 pub fn drain<T>(queue: &Queue<T>) {
-    if let Err(error) = queue.drain(LONG / 3) {
+    if let Err(error) = queue.drain(LONG) {
         panic!("{error}: {:?} {:#?}", queue.health(), queue.metrics());
     }
 }

@@ -451,8 +451,17 @@ pub fn run(options: &Options) -> Report {
         stage.phase.store(CALM, Ordering::SeqCst);
         looker.look_until(|stage, metrics| {
             let left = metrics.pending + metrics.in_flight + metrics.ring_bytes;
-            left == 0 && stage.through.get() == producers && stage.taken.get() == stage.pushed()
+            // Nor is it over before producers that had no turn have pushed their share of calm.
+            let share = (stage.taken.get() - taken) / RATIO;
+            left == 0
+                && stage.through.get() == producers
+                && stage.taken.get() == stage.pushed()
+                && stage.pushed() + producers >= pushed + share
         });
+        // However few turns this thread had meanwhile.
+        while looker.samples <= 10 {
+            looker.look();
+        }
         stage.phase.store(OVER, Ordering::SeqCst);
         let histograms: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("no panic")).collect();
         (histograms, pushed - taken)

@@ -314,9 +314,17 @@ impl Stress<'_> {
         }
         let held = || (threads(), std::fs::read_dir("/proc/self/fd").unwrap().count());
         let at_rest = *self.at_rest.get_or_insert_with(|| {
-            // What the first session left behind is gone in a moment, or stays and is counted as rest.
-            std::thread::sleep(Duration::from_millis(300));
-            held()
+            // What the first session left behind is gone in a moment, or stays and is counted as rest. A thread that has
+            // yet to end may wait for its turn.
+            let (mut rest, mut since) = (held(), Instant::now());
+            while since.elapsed() < Duration::from_secs(2) {
+                std::thread::sleep(Duration::from_millis(20));
+                let now = held();
+                if now != rest {
+                    (rest, since) = (now, Instant::now());
+                }
+            }
+            rest
         });
         let deadline = Instant::now() + LONG;
         while held() != at_rest {
