@@ -84,7 +84,9 @@ fn the_last_line_keeps_its_missing_newline_and_the_next_run_does_not_glue_to_it(
 #[test]
 fn a_command_that_refuses_gets_it_again_and_then_lines_are_parked() {
     let place = Place::new();
-    let done = place.pipe(&["--to", "exec:echo tried >> tries; exit 3", "--retry-max", "3"], b"a\nb\n").expect(3);
+    // Both in one batch, however late the second one comes.
+    let args = ["--to", "exec:echo tried >> tries; exit 3", "--retry-max", "3", "--linger", "60s"];
+    let done = place.pipe(&args, b"a\nb\n").expect(3);
     assert!(done.err.contains("2 parked"), "{done:?}");
     assert_eq!(place.read("tries").lines().count(), 3);
     place.pipe(&["--to", "exec:exit 65"], b"c\n").expect(3);
