@@ -46,7 +46,9 @@ fn leave(builder: Builder, numbers: std::ops::Range<u32>) {
     let queue = builder.retry(retry).open(never).unwrap();
     queue.producer().push_batch(numbers.map(entry)).unwrap();
     queue.flush().unwrap();
-    queue.shutdown(Duration::ZERO).unwrap();
+    // Paused, it waits for nothing but a batch that is still out.
+    queue.pause();
+    queue.shutdown(LONG).unwrap();
 }
 
 /// Everything that is left, in order.
