@@ -125,10 +125,7 @@ fn a_refused_batch_comes_again_after_growing_delays_and_blocks_what_follows() {
         assert!(order[5..].iter().all(|(first, attempt)| *first >= 1 && *attempt == 1));
         for (pair, least) in calls.windows(2).zip([10, 20, 40, 40]) {
             let delay = pair[1].0 - pair[0].0;
-            assert!(
-                delay >= least * MS && delay < least * MS + LONG / 4,
-                "{delay:?}, at least {least} ms"
-            );
+            assert!(delay >= least * MS && delay < least * MS + LONG / 4, "{delay:?}, at least {least} ms");
         }
         queue.shutdown(LONG).unwrap();
     }

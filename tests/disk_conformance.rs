@@ -565,10 +565,15 @@ fn a_hurried_prepare_overtakes_the_pace(mut rig: Rig) {
     // slower by itself, but not each time; a pace that is kept is never faster.
     for attempt in 1.. {
         let mark = rig.block(1, BLOCK);
+        let begun = Instant::now();
         let paced = rig.submit(Op::Prepare { file: SLOT, len: 96 << 20, mark: mark.clone(), urgent: false });
-        if rig.dir.is_some() {
-            let wait = rig.disk().complete(Some(Duration::from_millis(400)));
-            assert!(wait.is_none(), "it is not paced");
+        if rig.dir.is_some()
+            && let Some(ended) = rig.disk().complete(Some(Duration::from_millis(400)))
+        {
+            // This thread had no turn until it was over.
+            assert!(begun.elapsed() > Duration::from_millis(1400), "it is not paced");
+            assert!(ended.token == paced && ended.result.is_ok() && attempt < 15, "{ended:?}");
+            continue;
         }
         let urgent = rig.submit(Op::Prepare { file: OTHER, len: 1 << 20, mark, urgent: true });
         let begun = Instant::now();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use common::{LONG, Numbered, Recorder, assert_accounted, assert_exactly_once_in_order, block_on, drain, small};
 use ringwal::{
-    Batch, Builder, DecodeError, Durability, EncodeError, Entry, Io, LogError, Outcome, Producer, PushError, Queue,
-    Schema, Sink, WhenFull, blocking_fn,
+    Batch, Builder, DecodeError, Durability, EncodeError, Entry, Io, LogError, Metrics, Outcome, Producer, PushError,
+    Queue, Schema, Sink, Watch, WhenFull, blocking_fn,
 };
 
 const ALL: [Durability; 4] =
@@ -328,14 +328,20 @@ fn tiny(dir: &std::path::Path, when_full: WhenFull) -> Builder {
     small(dir, Durability::Memory).rings(1).pinned_rings(1).memory_max(4 << 20).when_full(when_full)
 }
 
+/// Whether the flush core has found no memory, which only the sink gives back. Until then a ring may be full because the
+/// flush core has no turn.
+fn stands_still(metrics: &Metrics) -> bool {
+    metrics.blocked_on_memory + metrics.blocked_on_log > 0
+}
+
 fn fill(queue: &Queue<Numbered>, producer: u32) -> u32 {
     let handle = queue.producer();
     let mut n = 0;
     let (mut refused_since, deadline) = (Instant::now(), Instant::now() + LONG);
-    // Full for 300 ms on end, and not because the flush core has no turn: nothing moves any more.
-    let has_no_room = || queue.metrics().blocked_on_memory + queue.metrics().blocked_on_log > 0;
-    while refused_since.elapsed() < Duration::from_millis(300) || !has_no_room() {
+    // Full for 300 ms on end: nothing moves any more.
+    while refused_since.elapsed() < Duration::from_millis(300) {
         assert!(Instant::now() < deadline, "it is never full: {:#?}", queue.metrics());
+        let stands = stands_still(&queue.metrics());
         match handle.try_push(Numbered::new(producer, n, 1900)) {
             Ok(_) => {
                 n += 1;
@@ -344,6 +350,9 @@ fn fill(queue: &Queue<Numbered>, producer: u32) -> u32 {
             Err(error) => {
                 assert!(error.is_full());
                 assert_eq!(error.into_entry(), Numbered::new(producer, n, 1900));
+                if !stands {
+                    refused_since = Instant::now();
+                }
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -616,16 +625,23 @@ fn a_sink_may_push_into_its_own_queue_and_never_waits_for_itself() {
 
 /// Pushes into its own queue until that is full, in every way.
 struct Overflow {
-    producer: Arc<OnceLock<Producer<Vec<u8>>>>,
+    own: Arc<OnceLock<(Producer<Vec<u8>>, Watch)>>,
     full: Arc<AtomicU32>,
 }
 
 impl Sink<Vec<u8>> for Overflow {
     async fn deliver(&self, _: Batch<Vec<u8>>) -> Outcome {
         if self.full.load(Ordering::Relaxed) == 0 {
-            let producer = self.producer.wait();
+            let (producer, watch) = self.own.wait();
             // The sink stands still here: memory ends, and with it the ring.
-            while producer.push(vec![1; 1900]).is_ok() {}
+            let begun = Instant::now();
+            loop {
+                let stands = stands_still(&watch.metrics());
+                if producer.push(vec![1; 1900]).is_err() && stands {
+                    break;
+                }
+                assert!(begun.elapsed() < LONG / 2, "it is never full");
+            }
             let begun = Instant::now();
             assert!(producer.push(vec![1; 1900]).unwrap_err().is_full());
             assert!(producer.push_timeout(vec![1; 1900], LONG).unwrap_err().is_full());
@@ -641,9 +657,9 @@ impl Sink<Vec<u8>> for Overflow {
 fn a_sink_that_fills_its_own_queue_is_refused_instead_of_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let (cell, full) = (Arc::new(OnceLock::new()), Arc::new(AtomicU32::new(0)));
-    let sink = Overflow { producer: Arc::clone(&cell), full: Arc::clone(&full) };
+    let sink = Overflow { own: Arc::clone(&cell), full: Arc::clone(&full) };
     let queue = tiny(dir.path(), WhenFull::Block).open(sink).unwrap();
-    cell.set(queue.producer()).unwrap();
+    assert!(cell.set((queue.producer(), queue.watch())).is_ok());
     queue.producer().push(vec![0; 8]).unwrap();
     drain(&queue);
     assert_eq!(full.load(Ordering::Relaxed), 1, "the sink panicked: {:?}", queue.metrics());
