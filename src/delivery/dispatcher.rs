@@ -145,7 +145,7 @@ impl Dispatcher {
                     return Err(FrameRefused::Count);
                 }
                 let body = frame.block.slice(FRAME_HEADER_LEN..end);
-                let entries = self.entries_of(&body, header.first_lsn, header.next_lsn)?;
+                let entries = self.new_entries_of(&body, header.first_lsn, header.next_lsn)?;
                 self.expect_from(header.next_lsn);
                 let body = Bytes::Block(body);
                 let schema = Arc::new(*schema);
@@ -268,22 +268,11 @@ impl Dispatcher {
     // Within.
 
     /// The records of a body that are not finished, after checking all of them.
-    #[expect(clippy::cast_possible_truncation, reason = "no place in a body is higher than its length")]
-    fn entries_of(&self, body: &[u8], first: Lsn, next: Lsn) -> Result<Vec<RawEntry>, FrameRefused> {
-        let mut entries = Vec::with_capacity(usize::try_from(next.since(first)).map_or(0, |n| n.min(body.len() / 8)));
-        assert!(u32::try_from(body.len()).is_ok(), "a frame is shorter than 4 GiB");
-        let mut lsn = first;
+    fn new_entries_of(&self, body: &[u8], first: Lsn, next: Lsn) -> Result<Vec<RawEntry>, FrameRefused> {
         // What comes at `next_lsn` or after it lies above `acked`.
-        let none_above = self.finished.runs() == 0;
-        for record in Records::new(body) {
-            let record = record.map_err(FrameRefused::Record)?;
-            if lsn >= self.next_lsn && (none_above || !self.finished.contains(lsn)) {
-                let (offset, len) = (record.offset as u32, record.payload.len() as u32);
-                entries.push(RawEntry { lsn, lane: Lane(record.meta), offset, len });
-            }
-            lsn = lsn.next();
-        }
-        if lsn == next { Ok(entries) } else { Err(FrameRefused::Count) }
+        let all_new = first >= self.next_lsn && self.finished.runs() == 0;
+        let is_new = |lsn| lsn >= self.next_lsn && !self.finished.contains(lsn);
+        if all_new { entries_of(body, first, next, |_| true) } else { entries_of(body, first, next, is_new) }
     }
 
     /// The next frame is to bring what comes at or after `lsn` and is not finished.
@@ -350,4 +339,26 @@ impl Dispatcher {
         self.progressed = true;
         self.cramped = false;
     }
+}
+
+/// The records of a body that are wanted, after checking all of them.
+#[expect(clippy::cast_possible_truncation, reason = "no place in a body is higher than its length")]
+fn entries_of(
+    body: &[u8],
+    first: Lsn,
+    next: Lsn,
+    is_wanted: impl Fn(Lsn) -> bool,
+) -> Result<Vec<RawEntry>, FrameRefused> {
+    let mut entries = Vec::with_capacity(usize::try_from(next.since(first)).map_or(0, |n| n.min(body.len() / 8)));
+    assert!(u32::try_from(body.len()).is_ok(), "a frame is shorter than 4 GiB");
+    let mut lsn = first;
+    for record in Records::new(body) {
+        let record = record.map_err(FrameRefused::Record)?;
+        if is_wanted(lsn) {
+            let (offset, len) = (record.offset as u32, record.payload.len() as u32);
+            entries.push(RawEntry { lsn, lane: Lane(record.meta), offset, len });
+        }
+        lsn = lsn.next();
+    }
+    if lsn == next { Ok(entries) } else { Err(FrameRefused::Count) }
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::ring::doorbell::Sleep;
 use crate::ring::held::Held;
 use crate::ring::memory::offset;
-use crate::ring::record::{RECORD_HEADER_LEN, State};
+use crate::ring::record::{RECORD_HEADER_LEN, State, Word};
 use crate::ring::{CLOSED, Ring, Rings};
 use crate::sync::atomic::Ordering;
 
@@ -39,6 +39,8 @@ pub struct Drained {
     /// The ring's position behind them and behind what was skipped. It may have risen with `records == 0`: then
     /// only skipped bytes were passed, and the position belongs to what was taken before, or is durable at once.
     pub end: u64,
+    /// A record stands behind them that is ready and did not fit.
+    pub is_cut: bool,
 }
 
 /// The only reader of all rings.
@@ -83,7 +85,7 @@ impl Drainer {
         let len = ring.bytes.len();
         let start = reader.position;
         let stays = reader.is_stuck || self.held.is_some();
-        let mut drained = Drained { bytes: 0, records: 0, payload: 0, end: start };
+        let mut drained = Drained { bytes: 0, records: 0, payload: 0, end: start, is_cut: false };
         // A lap above what is held its records stand again.
         let limit = limit_of(ring);
         while drained.end < limit {
@@ -101,7 +103,8 @@ impl Drainer {
             drained.records += run.records;
             drained.payload += run.payload;
             drained.end += (run.bytes + skipped) as u64;
-            if run.behind == Behind::Nothing {
+            drained.is_cut = run.behind == Behind::NoRoom;
+            if drained.is_cut || run.behind == Behind::Nothing {
                 break;
             }
         }
@@ -229,6 +232,8 @@ enum Behind {
     More,
     /// So many bytes to be stepped over.
     Skip(usize),
+    /// A record that does not fit into what is left of the room.
+    NoRoom,
     /// Nothing that may be taken now.
     Nothing,
 }
@@ -236,30 +241,33 @@ enum Behind {
 /// The run that begins at `at`. It ends behind the first record that reaches `ahead` bytes, or as many as are copied at once, and
 /// takes no more than `room`.
 fn ready_run(ring: &Ring, at: usize, ahead: usize, room: usize) -> Run {
-    let len = ring.bytes.len();
-    let (mut bytes, mut records, mut payload) = (0, 0, 0);
+    let (wanted, fits) = (ahead.min(CHUNK_LEN_MAX), room.min(ring.bytes.len() - at));
+    let (mut bytes, mut records, mut total) = (0, 0_u32, 0);
     let behind = loop {
-        if bytes >= ahead.min(CHUNK_LEN_MAX) {
+        if bytes >= wanted {
             break Behind::More;
         }
         // ORDERING: Acquire, so that the payload is seen that was written before the word became READY.
         let word = ring.bytes.load(at + bytes, Ordering::Acquire);
-        let (state, stride, left) = (word.state(), word.stride(), len - at - bytes);
-        if matches!(state, State::Free | State::Claimed) {
-            break Behind::Nothing;
-        }
-        assert!(stride > 0 && stride <= left, "a record of {stride} bytes, {left} before the end of the ring");
-        if state == State::Skip {
-            break Behind::Skip(stride);
-        }
-        if stride > room - bytes {
-            break Behind::Nothing;
+        let stride = word.stride();
+        if word.state() != State::Ready || stride == 0 || stride > fits - bytes {
+            break behind_run(word, ring.bytes.len() - at - bytes);
         }
         bytes += stride;
         records += 1;
-        payload += word.total_len() - RECORD_HEADER_LEN;
+        total += word.total_len();
     };
-    Run { bytes, records, payload, behind }
+    Run { bytes, records, payload: total - records as usize * RECORD_HEADER_LEN, behind }
+}
+
+/// What a run ends at: this word, `left` bytes before the end of the ring, is none that goes into it.
+fn behind_run(word: Word, left: usize) -> Behind {
+    let (state, stride) = (word.state(), word.stride());
+    if matches!(state, State::Free | State::Claimed) {
+        return Behind::Nothing;
+    }
+    assert!(stride > 0 && stride <= left, "a record of {stride} bytes, {left} before the end of the ring");
+    if state == State::Skip { Behind::Skip(stride) } else { Behind::NoRoom }
 }
 
 /// Makes passed bytes zero. Not where they are held, nor behind a claim that was given up: nothing there is ever

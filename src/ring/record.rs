@@ -82,8 +82,8 @@ pub const fn stride_of(payload_len: usize) -> usize {
 /// The records of a frame's body, in order. Ends early, with an `Err`, at bytes that are no record.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
-    /// What is left of it, from `at` on.
-    rest: &'a [u8],
+    body: &'a [u8],
+    /// Where the next one begins.
     at: usize,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Records<'a> {
     /// The records of `body`.
     #[must_use]
     pub const fn new(body: &'a [u8]) -> Self {
-        Self { rest: body, at: 0 }
+        Self { body, at: 0 }
     }
 }
 
@@ -118,29 +118,30 @@ impl<'a> Iterator for Records<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
+        let at = self.at;
+        if at >= self.body.len() {
             return None;
         }
-        let Some((record, stride)) = record_at(self.rest, self.at) else {
-            self.rest = &[];
-            return Some(Err(BadRecord { at: self.at }));
+        let Some((record, behind)) = record_at(self.body, at) else {
+            self.at = self.body.len();
+            return Some(Err(BadRecord { at }));
         };
-        self.rest = &self.rest[stride..];
-        self.at += stride;
+        self.at = behind;
         Some(Ok(record))
     }
 }
 
-/// The record that `rest` begins with, which is at `at` in its body, and the bytes that it takes.
+/// The record that begins at `at`, which lies in the body, and where it ends, padding included.
 #[inline]
-fn record_at(rest: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
-    let header = u64::from_le_bytes(*rest.first_chunk::<RECORD_HEADER_LEN>()?);
+fn record_at(body: &[u8], at: usize) -> Option<(Record<'_>, usize)> {
+    let header = u64::from_le_bytes(*body[at..].first_chunk::<RECORD_HEADER_LEN>()?);
     let (word, meta) = (Word((header & 0xffff_ffff) as u32), (header >> 32) as u32);
-    if word.state() != State::Ready || word.stride() > rest.len() {
+    let behind = at + word.stride();
+    if word.state() != State::Ready || behind > body.len() {
         return None;
     }
-    let payload = rest.get(RECORD_HEADER_LEN..word.total_len())?;
-    Some((Record { meta, payload, offset: at + RECORD_HEADER_LEN }, word.stride()))
+    let offset = at + RECORD_HEADER_LEN;
+    Some((Record { meta, payload: body.get(offset..at + word.total_len())?, offset }, behind))
 }
 
 #[cfg(all(test, not(loom)))]

@@ -273,20 +273,19 @@ fn a_record_that_does_not_fit_stops_the_drain_and_a_skip_does_not_count() {
     rings.claim(0, 24).unwrap().publish();
     drop(rings.claim(0, 8).unwrap());
     rings.claim(0, 3).unwrap().publish();
-    assert_eq!(drainer.drain(0, &mut out[..31]), Drained { bytes: 0, records: 0, payload: 0, end: 16 });
-    assert_eq!(drainer.drain(0, &mut out[..32]), Drained { bytes: 32, records: 1, payload: 24, end: 64 });
-    assert_eq!(drainer.drain(0, &mut out), Drained { bytes: 16, records: 1, payload: 3, end: 80 });
+    assert_eq!(drainer.drain(0, &mut out[..31]), Drained { bytes: 0, records: 0, payload: 0, end: 16, is_cut: true });
+    assert_eq!(drainer.drain(0, &mut out[..32]), Drained { bytes: 32, records: 1, payload: 24, end: 64, is_cut: true });
+    assert_eq!(drainer.drain(0, &mut out), Drained { bytes: 16, records: 1, payload: 3, end: 80, is_cut: false });
     // 48 bytes to the end: a record of 40 does not leave room for another, so 8 are skipped.
     rings.claim(0, 32).unwrap().publish();
     assert_eq!(rings.claim(0, 8).unwrap().publish(), 128 + 16);
-    assert_eq!(drainer.drain(0, &mut out), Drained { bytes: 56, records: 2, payload: 40, end: 144 });
+    assert_eq!(drainer.drain(0, &mut out), Drained { bytes: 56, records: 2, payload: 40, end: 144, is_cut: false });
 }
 
 #[test]
 fn a_run_lies_together_and_its_rest_is_skipped() {
     let (rings, mut drainer, _bell) = rings(1, 1, 128);
-    let mut own = rings.pin().unwrap();
-    let mut out = [0; 128];
+    let (mut own, mut out) = (rings.pin().unwrap(), [0; 128]);
     for _ in 0..20 {
         let mut run = own.claim_run(64).unwrap();
         run.next_mut(1).unwrap().copy_from_slice(b"a");
@@ -296,12 +295,13 @@ fn a_run_lies_together_and_its_rest_is_skipped() {
         assert_eq!((run.records(), run.spare_len()), (3, 16));
         let end = run.publish();
         let drained = drainer.drain(1, &mut out);
-        assert_eq!(drained, Drained { bytes: 48, records: 3, payload: 10, end });
+        assert_eq!(drained, Drained { bytes: 48, records: 3, payload: 10, end, is_cut: false });
         let payloads: Vec<_> = Records::new(&out[..48]).map(|record| record.unwrap().payload).collect();
         assert_eq!(payloads, [&b"a"[..], b"", b"123456789"]);
         drop(own.claim_run(16).unwrap());
         own.claim_run(8).unwrap().publish();
-        assert_eq!(drainer.drain(1, &mut out), Drained { bytes: 0, records: 0, payload: 0, end: end + 24 });
+        let skipped = drainer.drain(1, &mut out);
+        assert_eq!(skipped, Drained { bytes: 0, records: 0, payload: 0, end: end + 24, is_cut: false });
     }
     assert_eq!(rings.claim_run(0, 72).unwrap_err(), ClaimError::TooLong);
 }
@@ -317,7 +317,7 @@ fn a_claim_that_is_never_published_is_given_up_at_the_end() {
     rings.close();
     assert!(!drainer.is_drained());
     assert!(drainer.give_up(0) && drainer.give_up(0) && !drainer.give_up(0));
-    assert_eq!(drainer.drain(0, &mut out), Drained { bytes: 16, records: 1, payload: 8, end: 48 });
+    assert_eq!(drainer.drain(0, &mut out), Drained { bytes: 16, records: 1, payload: 8, end: 48, is_cut: false });
     assert!(drainer.is_drained());
     slow.publish(); // writes into its own bytes still: nobody else ever gets them
     assert_eq!(rings.space(0).value(), 0);

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use ringwal::sim::OpKind;
-use ringwal::{Durability, Jitter, Outcome, Retry};
+use ringwal::{Batch, Durability, Idle, Jitter, Outcome, Queue, Retry, sink_fn};
 
-use crate::common::Numbered;
+use crate::common::{LONG, Numbered};
 use crate::stage::{MS, Stage, few};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// The longest period.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// F068, F231: as soon as there are as many as make a batch, and not before, they leave; nothing has to be timed.
 #[test]
@@ -113,4 +115,20 @@ fn what_is_pushed_while_the_disk_writes_goes_with_one_more_write() {
     stage.settle();
     assert!(waiting.iter().all(ringwal::Durable::is_reached));
     assert_eq!(writes(&stage) - before, 1, "{:#?}", stage.machine.history());
+}
+
+/// Found by measuring: a record that was published between the drain and a second look was taken for one that finds no room, and
+/// the frame was sealed. A flush core that looks all the time cut a stream into hundreds of crumbs, each in blocks of its own.
+#[test]
+fn what_comes_while_the_flush_core_drains_shares_a_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Queue::builder(dir.path()).durability(Durability::Periodic(MINUTE)).idle(Idle::Spin).rings(1);
+    let queue = settings.open(sink_fn(|_: Batch<Numbered>| async { Ok(()) })).unwrap();
+    let producer = queue.producer();
+    (0..20_000).for_each(|n| _ = producer.push(Numbered::new(0, n, 20)).unwrap());
+    queue.flush().unwrap();
+    let metrics = queue.metrics();
+    // 32 bytes each, and a frame has room for 256 KiB.
+    assert!(metrics.frames <= 6, "{} frames of {} entries", metrics.frames, metrics.pushed);
+    queue.shutdown(LONG).unwrap();
 }

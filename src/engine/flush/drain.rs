@@ -71,7 +71,8 @@ impl Flush {
                 // Only what was given up: whoever waits for this position waits for what lies before it.
                 frame.advance(0, 0, RunEnd { ring, end: drained.end });
             } else {
-                if !self.drainer.is_ready(ring) {
+                // Not whether something is ready by now: it may have come since, and the frame has room for it.
+                if !drained.is_cut {
                     return Ok(any);
                 }
                 // A record stands there that does not fit into what is left of the frame or, if that is
