@@ -16,7 +16,7 @@ use rustix::fs::{Dir as Entries, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::io::dir::{PARK, is_ours};
-use crate::io::lock::in_children;
+use crate::io::lock::{in_children, let_go};
 
 /// An open file of a driver; its lock, if it has one, ends with the last write on it.
 #[derive(Debug)]
@@ -45,9 +45,9 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         if self.locked {
             in_children::forget(self.fd.as_raw_fd());
-            // Explicitly, so that a child forked a moment ago does not keep it; not if a broken ring has the file yet.
+            // Not if a broken ring has the file yet.
             if Arc::strong_count(&self.fd) == 1 {
-                let _ = rustix::fs::flock(&self.fd, FlockOperation::Unlock);
+                let_go(&self.fd);
             }
         }
     }
@@ -77,7 +77,11 @@ fn is_locked(folder: &OwnedFd, name: &CStr) -> Result<bool, Errno> {
     // What is called so may be anything: a pipe would be waited for.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     match rustix::fs::openat(folder, name, flags, Mode::empty()) {
-        Ok(fd) => Ok(rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK)),
+        Ok(fd) => {
+            let is_locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK);
+            let_go(&fd);
+            Ok(is_locked)
+        }
         Err(errno) if is_ours_to_tell(errno) => Err(errno),
         Err(_) => Ok(false),
     }

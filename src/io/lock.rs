@@ -60,14 +60,16 @@ impl Lock {
             let fd = rustix::fs::openat(dir_fd, LOCK_NAME, flags, Mode::RUSR | Mode::WUSR)
                 .map_err(|errno| IoOpenError::on_create(&path, errno))?;
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_still_named(dir_fd, &fd) => match lock_dir(dir_fd) {
-                    Err(Errno::WOULDBLOCK) => {}
-                    dir_lock => match landing::is_any(dir_fd) {
-                        Ok(true) => {}
-                        Ok(false) => return Ok(Self::held(fd, dir_lock.ok())),
-                        Err(errno) => return Err(IoOpenError::new("read", dir, errno)),
-                    },
-                },
+                Ok(()) if is_still_named(dir_fd, &fd) => {
+                    let dir_lock = lock_dir(dir_fd);
+                    let is_free = dir_lock.as_ref().err() != Some(&Errno::WOULDBLOCK);
+                    let is_landing = if is_free { landing::is_any(dir_fd) } else { Ok(true) };
+                    if is_landing == Ok(false) {
+                        return Ok(Self::held(fd, dir_lock.ok()));
+                    }
+                    dir_lock.iter().chain([&fd]).for_each(let_go);
+                    is_landing.map_err(|errno| IoOpenError::new("read", dir, errno))?;
+                }
                 Ok(()) | Err(Errno::INTR) => continue,
                 Err(Errno::WOULDBLOCK) => {}
                 Err(errno) => return Err(IoOpenError::new("lock", &path, errno)),
@@ -101,14 +103,18 @@ impl Drop for Lock {
         }
         for fd in self.dir.iter().chain([&*self.fd]) {
             in_children::forget(fd.as_raw_fd());
-            // Explicitly, so that a child forked a moment ago does not keep it.
-            let _ = rustix::fs::flock(fd, FlockOperation::Unlock);
+            let_go(fd);
         }
         // SAFETY: `dir` is not used again: this is its owner's drop.
         unsafe { ManuallyDrop::drop(&mut self.dir) };
         // SAFETY: as above.
         unsafe { ManuallyDrop::drop(&mut self.fd) };
     }
+}
+
+/// Ends a lock explicitly, so that a child forked a moment ago, which has the descriptor too, does not keep it.
+pub(super) fn let_go(fd: &OwnedFd) {
+    let _ = rustix::fs::flock(fd, FlockOperation::Unlock);
 }
 
 /// Locks the directory itself, by a description of its own: one that a forked child can let go of.
