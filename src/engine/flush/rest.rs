@@ -11,6 +11,7 @@
 //! | one waiter, who was just told               | not yet: see `glance.rs`                     |
 //! | no memory or no segment to drain into       | a nap, until the sink has freed some         |
 
+use std::thread;
 use std::time::Duration;
 
 use crate::config::{Durability, Idle};
@@ -55,11 +56,23 @@ impl Flush {
     pub(crate) fn wait(&mut self, rest: Rest) {
         match rest {
             Rest::No => {}
-            Rest::Look => self.reap(Some(Duration::ZERO)),
+            Rest::Look => {
+                self.make_way();
+                self.reap(Some(Duration::ZERO));
+            }
             Rest::Sleep(timeout) => {
                 self.reap(timeout);
                 self.drainer.wake_up();
             }
+        }
+    }
+
+    /// Who spins beside something at the disk gives the kernel's threads that end it a turn: where one of them belongs to this
+    /// processor, a scheduler may let the spinning thread use up its slice first, 4 ms for each commit. Nobody else is to be
+    /// there; then it costs a call that returns at once. Figures: `docs/adr/0028-who-spins-makes-way.md`.
+    fn make_way(&self) {
+        if self.shared.config.idle == Idle::Spin && !self.disk.is_idle() {
+            thread::yield_now();
         }
     }
 
