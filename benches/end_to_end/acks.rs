@@ -48,6 +48,7 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
         told::run(scale, threads, table);
         each_waits(scale, table, PARKED, threads);
     }
+    told::run_one(scale, OUTSTANDING, table);
     many_outstanding(scale, table);
     many_tasks(scale, table);
 }
@@ -159,6 +160,7 @@ fn many_tasks(scale: Scale, table: &mut Table) {
 
 fn add_many(table: &mut Table, name: &str, count: usize, took: Duration, cpu: Duration) {
     let count = count as f64;
-    table.add(format!("{name} / acks"), "M/s", count / 1e6 / took.as_secs_f64());
+    let floor = format!("{} / acks", told::name_of_one(OUTSTANDING));
+    table.add_beside(format!("{name} / acks"), "M/s", count / 1e6 / took.as_secs_f64(), &floor);
     table.add(format!("{name} / CPU per million acks"), "s", cpu.as_secs_f64() * 1e6 / count);
 }

@@ -17,13 +17,30 @@ pub(crate) fn name(threads: usize) -> String {
     format!("floor / {threads} threads told of each write")
 }
 
-/// Durable acknowledgements without a queue: when all threads are back, one writes a record for each, and wakes them all by
-/// one call. No log that keeps to one writer can tell so many threads more often.
+/// One thread that is told of so many entries by each write.
+pub(crate) fn name_of_one(entries: usize) -> String {
+    format!("floor / one thread told of each write of {entries}")
+}
+
+/// Each of so many threads waits for an entry of its own.
 pub(crate) fn run(scale: Scale, threads: usize, table: &mut Table) {
+    let acks = acks(scale, threads, threads);
+    table.add(format!("{} / acks", name(threads)), "1/s", acks);
+}
+
+/// One thread waits for so many entries.
+pub(crate) fn run_one(scale: Scale, entries: usize, table: &mut Table) {
+    let acks = acks(scale, 1, entries);
+    table.add(format!("{} / acks", name_of_one(entries)), "M/s", acks / 1e6);
+}
+
+/// Durable acknowledgements a second without a queue: when all threads are back, one writes all records, and wakes them by
+/// one call. No log that keeps to one writer, and one write at a time, can tell them more often.
+fn acks(scale: Scale, threads: usize, entries: usize) -> f64 {
     let dir = new_dir();
     let mut floor = open(dir.path());
     let (back, write, is_over) = (AtomicU32::new(0), AtomicU32::new(0), AtomicBool::new(false));
-    let len = (threads * RECORD_LEN).next_multiple_of(4096);
+    let len = (entries * RECORD_LEN).next_multiple_of(4096);
     let writer = thread::current();
     let (mut count, begun) = (0, Instant::now());
     thread::scope(|scope| {
@@ -54,6 +71,5 @@ pub(crate) fn run(scale: Scale, threads: usize, table: &mut Table) {
             let _ = futex::wake(&write, futex::Flags::PRIVATE, u32::MAX >> 1);
         }
     });
-    let acks = f64::from(count) * threads as f64;
-    table.add(format!("{} / acks", name(threads)), "1/s", acks / begun.elapsed().as_secs_f64());
+    f64::from(count) * entries as f64 / begun.elapsed().as_secs_f64()
 }
