@@ -18,7 +18,7 @@ const MIB: usize = 1 << 20;
 pub(crate) const ACK: &str = "floor / 4 KiB DSYNC overwrite";
 pub(crate) const WRITE: &str = "floor / 1 MiB direct writes / 4 in flight";
 /// As a log does it: out of as much memory as a queue has, not out of a cache, and synced.
-const WRITE_AS_A_LOG: &str = "floor / 1 MiB direct writes / 4 in flight / out of 64 MiB, a sync every 5 ms";
+const WRITE_AS_A_LOG: &str = "floor / 1 MiB direct writes / 4 in flight / out of 64 MiB / a sync every 5 ms";
 const MEMORY: usize = 64;
 const SYNC_EVERY: Duration = Duration::from_millis(5);
 /// Of the sync; writes have others.
