@@ -341,7 +341,8 @@ impl Dispatcher {
     }
 }
 
-/// The records of a body that are wanted, after checking all of them.
+/// The records of a body that are wanted, after checking all of them. By itself, so that what its loop needs stays in registers.
+#[inline(never)]
 #[expect(clippy::cast_possible_truncation, reason = "no place in a body is higher than its length")]
 fn entries_of(
     body: &[u8],

@@ -69,7 +69,8 @@ impl Word {
     /// The bytes it takes: its length rounded up to 8.
     #[must_use]
     pub const fn stride(self) -> usize {
-        self.total_len().next_multiple_of(RECORD_ALIGN)
+        // Not `next_multiple_of`, which asks whether there is a rest, for each record that is looked at.
+        (self.total_len() + (RECORD_ALIGN - 1)) & !(RECORD_ALIGN - 1)
     }
 }
 
