@@ -1,6 +1,7 @@
 //! The disk's own floor, through the same driver: nothing above it can be faster.
 
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ringwal::SlotNo;
@@ -11,6 +12,10 @@ use ringwal::wal::op::{FileId, LogId, Op, Owner, Token};
 use crate::measure::{Scale, new_dir};
 use crate::table::Table;
 
+#[path = "copies.rs"]
+mod copies;
+use copies::Copies;
+
 const FILE: FileId = FileId::Slot(LogId::Main, SlotNo(0));
 const FILE_LEN: u64 = 64 << 20;
 const MIB: usize = 1 << 20;
@@ -19,6 +24,11 @@ pub(crate) const ACK: &str = "floor / 4 KiB DSYNC overwrite";
 pub(crate) const WRITE: &str = "floor / 1 MiB direct writes / 4 in flight";
 /// As a log does it: out of as much memory as a queue has, not out of a cache, and synced.
 const WRITE_AS_A_LOG: &str = "floor / 1 MiB direct writes / 4 in flight / out of 64 MiB / a sync every 5 ms";
+/// The same beside a thread that copies as much memory as the queue's threads do: into the ring, out of it into the frame and
+/// zero behind, out of the frame for the sink.
+const WRITE_BESIDE_COPIES: &str =
+    "floor / 1 MiB direct writes / 4 in flight / out of 64 MiB / a sync every 5 ms / each byte copied three times";
+const COPIES: u64 = 3;
 const MEMORY: usize = 64;
 const SYNC_EVERY: Duration = Duration::from_millis(5);
 /// Of the sync; writes have others.
@@ -92,12 +102,27 @@ pub(crate) fn run(scale: Scale, table: &mut Table) {
     table.add_times(ACK, &mut times, None);
     table.add(format!("{ACK} / rate"), "1/s", rate);
 
-    writes(scale, &mut floor, None, WRITE, table);
-    writes(scale, &mut open_with(new_dir().path(), MEMORY), Some(SYNC_EVERY), WRITE_AS_A_LOG, table);
+    writes(scale, &mut floor, None, None, WRITE, table);
+    let dir = new_dir();
+    let mut floor = open_with(dir.path(), MEMORY);
+    writes(scale, &mut floor, Some(SYNC_EVERY), None, WRITE_AS_A_LOG, table);
+    let copies = Copies::default();
+    thread::scope(|scope| {
+        scope.spawn(|| copies.run());
+        writes(scale, &mut floor, Some(SYNC_EVERY), Some(&copies), WRITE_BESIDE_COPIES, table);
+        copies.end();
+    });
 }
 
 /// Writes with four in flight, and a sync in between, if there is one, that they do not wait for.
-fn writes(scale: Scale, floor: &mut Floor, sync_every: Option<Duration>, name: &str, table: &mut Table) {
+fn writes(
+    scale: Scale,
+    floor: &mut Floor,
+    sync_every: Option<Duration>,
+    copies: Option<&Copies>,
+    name: &str,
+    table: &mut Table,
+) {
     let begun = Instant::now();
     let (mut number, mut flying) = (0, 0);
     let (mut synced, mut is_syncing) = (begun, false);
@@ -105,6 +130,9 @@ fn writes(scale: Scale, floor: &mut Floor, sync_every: Option<Duration>, name: &
         if !is_syncing && sync_every.is_some_and(|every| synced.elapsed() >= every) {
             (synced, is_syncing) = (Instant::now(), true);
             floor.disk.submit(token(SYNC), Op::Sync { file: FILE });
+        }
+        if let Some(copies) = copies {
+            copies.want(COPIES);
         }
         floor.write(number, MIB, false);
         (number, flying) = (number + 1, flying + 1);
