@@ -117,9 +117,7 @@ impl Parking {
 
     /// These numbers are no entries: the log says so. With no space to remember that, they go on counting as some.
     fn step_over(&mut self, now: Instant, first: Lsn, next: Lsn, shared: &Shared) {
-        if self.gone.count(first, next) < next.since(first)
-            && let Some(count) = self.take_out(now, first, next)
-        {
+        if let Some(count) = self.take_out(now, first, next) {
             let recovered = &shared.counters.recovered_parked;
             recovered.set(recovered.read().saturating_sub(count));
         }
@@ -131,8 +129,11 @@ impl Parking {
         if self.closing || self.log.failure().is_some() {
             return None;
         }
+        let count = next.since(first) - self.gone.count(first, next);
+        if count == 0 {
+            return Some(0);
+        }
         let mut gone = self.gone.clone();
-        let count = next.since(first) - gone.count(first, next);
         gone.add(first, next);
         if gone.ranges_above_floor() > CURSOR_RANGES_MAX {
             return None;
