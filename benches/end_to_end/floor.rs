@@ -29,7 +29,8 @@ const WRITE_AS_A_LOG: &str = "floor / 1 MiB direct writes / 4 in flight / out of
 const WRITE_BESIDE_COPIES: &str =
     "floor / 1 MiB direct writes / 4 in flight / out of 64 MiB / a sync every 5 ms / each byte copied three times";
 const COPIES: u64 = 3;
-const MEMORY: usize = 64;
+/// As much memory as a queue has, in MiB.
+pub(crate) const MEMORY: usize = 64;
 const SYNC_EVERY: Duration = Duration::from_millis(5);
 /// Of the sync; writes have others.
 const SYNC: u32 = 1 << 29;

@@ -14,14 +14,13 @@ use ringwal::wal::block::Pool;
 use ringwal::wal::op::{FileId, LogId, Op, Output, Owner, Token};
 use ringwal::{Batch, Durability, sink_fn};
 
+use crate::floor::MEMORY;
 use crate::measure::{Fixed, LONG, Scale, new_dir, null, open};
 use crate::table::Table;
 
 const LEN: usize = 100;
 const MIB: usize = 1 << 20;
 const IN_FLIGHT: usize = 4;
-/// As much memory as a queue has, in MiB.
-const MEMORY: usize = 64;
 
 pub(crate) const READ: &str = "floor / 1 MiB direct reads / 4 in flight";
 /// As an opening does it: into all the memory of a queue, whose registration counts.
