@@ -117,24 +117,34 @@ const CALLS_OF_COMMIT: &[(&str, f64)] = &[("io_uring_enter", 5.0), ("write", 3.0
 /// Commits of the two runs whose difference counts, so that opening and closing do not.
 const COMMITS: [u32; 2] = [50, 250];
 
+/// Whether strace is here, and may trace; said aloud where not.
+fn can_trace() -> bool {
+    let traced = Command::new("strace").args(["-qq", "-f", "-e", "trace=none", "true"]).output();
+    let can = traced.is_ok_and(|out| out.status.success());
+    if !can {
+        eprintln!("SKIPPED: strace is not here, or may not trace");
+    }
+    can
+}
+
+/// How often a commit makes this call, by two traces: of few commits and of many.
+fn each(call: &str, [few, many]: &[String; 2]) -> f64 {
+    let count = |lines: &str| lines.lines().filter(|line| line.contains(&format!("{call}("))).count() as f64;
+    (count(many) - count(few)) / f64::from(COMMITS[1] - COMMITS[0])
+}
+
 #[test]
 fn a_commit_keeps_its_calls_and_a_group_makes_no_more_than_one_entry() {
-    let traced = Command::new("strace").args(["-qq", "-f", "-e", "trace=none", "true"]).output();
-    if !traced.is_ok_and(|out| out.status.success()) {
-        eprintln!("SKIPPED: strace is not here, or may not trace");
-        return;
-    }
-    let Some(program) = program() else { return };
+    let Some(program) = can_trace().then(program).flatten() else { return };
+    let names: Vec<&str> = CALLS_OF_COMMIT.iter().map(|(call, _)| *call).collect();
     for what in ["acks", "groups"] {
         let too_many = || {
-            let [few, many] = COMMITS.map(|count| calls_of(&program, what, count));
+            let traces = COMMITS.map(|count| calls_of(&program, what, count, &names));
             // Without a ring there is another driver, which makes other calls; but somebody waits in every commit.
-            assert!(many.lines().count() > COMMITS[1] as usize, "strace has seen next to nothing: {many}");
+            assert!(traces[1].lines().count() > COMMITS[1] as usize, "strace has seen next to nothing: {traces:?}");
             let mut told = Vec::new();
             for (call, most) in CALLS_OF_COMMIT {
-                let count = |lines: &str| lines.lines().filter(|line| line.contains(&format!("{call}("))).count();
-                let (few, many) = (count(&few), count(&many));
-                let each = (many as f64 - few as f64) / f64::from(COMMITS[1] - COMMITS[0]);
+                let each = each(call, &traces);
                 eprintln!("{what}: {each:.2} {call} a commit");
                 if each > *most {
                     told.push(format!("{each:.2} calls of {call} a commit, at most {most}"));
@@ -148,10 +158,20 @@ fn a_commit_keeps_its_calls_and_a_group_makes_no_more_than_one_entry() {
     }
 }
 
-/// The calls of a run that makes so many commits, one a line.
-fn calls_of(program: &Command, what: &str, count: u32) -> String {
+/// See `docs/adr/0028-who-spins-makes-way.md`: between two looks the kernel's thread that ends the write may have its turn.
+#[test]
+fn a_flush_core_that_spins_yields_beside_each_commit_and_one_that_parks_never_does() {
+    let Some(program) = can_trace().then(program).flatten() else { return };
+    let yields = |what| each("sched_yield", &COMMITS.map(|count| calls_of(&program, what, count, &["sched_yield"])));
+    let (spinning, parked) = (yields("spins"), yields("acks"));
+    eprintln!("{spinning:.2} yields a commit, {parked:.2} parked");
+    assert!(spinning >= 1.0, "{spinning:.2} yields a commit");
+    assert!(parked < 0.1, "{parked:.2} yields a commit of a flush core that parks");
+}
+
+/// Those of these calls that a run makes with so many commits, one a line.
+fn calls_of(program: &Command, what: &str, count: u32, names: &[&str]) -> String {
     let log = tempfile::NamedTempFile::new().expect("a file for strace");
-    let names: Vec<&str> = CALLS_OF_COMMIT.iter().map(|(call, _)| *call).collect();
     let mut strace = Command::new("strace");
     strace.args(["-qq", "-f", "-e", &format!("trace={}", names.join(",")), "-o"]).arg(log.path());
     succeed(strace.arg(program.get_program()).args([what, &count.to_string()]));

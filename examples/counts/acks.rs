@@ -27,10 +27,10 @@ impl Entry for Number {
 
 /// Waits `count` times for entries to be durable, `group` of them at a time. The sink gets them later, so that what it and
 /// its cursor need is not among the calls.
-pub(crate) fn run(group: u32, count: u32) {
+pub(crate) fn run(group: u32, count: u32, idle: Idle) {
     let dir = tempfile::tempdir().expect("a directory");
     let sink = sink_fn(|_: Batch<Number>| std::future::ready(Ok(())));
-    let builder = Queue::builder(dir.path()).durability(Durability::Immediate).segment_len(1 << 20).idle(Idle::Park);
+    let builder = Queue::builder(dir.path()).durability(Durability::Immediate).segment_len(1 << 20).idle(idle);
     let queue = builder.log_bytes_max(16 << 20).rings(1).open(sink).expect("it opens");
     queue.pause();
     let producer = queue.producer();

@@ -4,7 +4,8 @@
 //! ```text
 //!   cargo run --release --features testing --example counts              the table
 //!   cargo run --release --features testing --example counts -- acks 100  so many durable acks, one after the other, and
-//!                                                     nothing else: for strace; `groups 100`: of 64 entries each
+//!                                                     nothing else: for strace; `groups 100`: of 64 entries each; `spins 100`:
+//!                                                     beside a flush core that spins
 //! ```
 //! The queue has no threads here and its disk is made up, so that nothing happens but what is counted.
 
@@ -16,15 +17,20 @@ mod path;
 mod step;
 
 #[cfg(target_arch = "x86_64")]
+use ringwal::Idle;
+
+#[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => path::print_table(),
-        [what @ ("acks" | "groups"), count] if count.parse::<u32>().is_ok() => {
-            acks::run(if what == "acks" { 1 } else { acks::GROUP }, count.parse().unwrap_or(0));
+        [what @ ("acks" | "groups" | "spins"), count] if count.parse::<u32>().is_ok() => {
+            let group = if what == "groups" { acks::GROUP } else { 1 };
+            let idle = if what == "spins" { Idle::Spin } else { Idle::Park };
+            acks::run(group, count.parse().unwrap_or(0), idle);
         }
         _ => {
-            eprintln!("{args:?} is none of: nothing, `acks COUNT`, `groups COUNT`");
+            eprintln!("{args:?} is none of: nothing, `acks COUNT`, `groups COUNT`, `spins COUNT`");
             return std::process::ExitCode::from(2);
         }
     }
