@@ -57,7 +57,8 @@ pub(crate) struct PipeArgs {
     /// standard input is read.
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Option<PathBuf>,
-    /// Print each line's number to standard output once the line is durable.
+    /// Print each line's number to standard output once the line is durable; a last one without the end of its line, as a kill
+    /// leaves it, is a piece of a number.
     #[arg(long)]
     pub(crate) ack: bool,
     /// Begin the input file anew, whatever was read of it or of another one before. Refused while the
