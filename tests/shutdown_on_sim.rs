@@ -5,7 +5,7 @@ mod stage;
 
 use ringwal::sim::{Fault, OpKind, SectorFate};
 use ringwal::{Durability, Lsn, Shutdown, ShutdownError};
-use stage::{MS, Stage, settings};
+use stage::{MS, Reply, Stage, settings};
 
 /// All times of a shutdown are over, one after the other. Nothing may take another turn for ever.
 fn close_late(stage: &mut Stage) -> Result<Shutdown, ShutdownError> {
@@ -48,5 +48,30 @@ fn a_shutdown_on_a_disk_that_hangs_says_what_is_not_known_to_be_durable() {
         machine.heal();
         let stage = Stage::<Vec<u8>>::again(settings(durability), machine, clock);
         assert_eq!(stage.queue.recovery().recovered, state.left_in_log, "{durability:?}");
+    }
+}
+
+/// Found by the stress test: delivery took the news that its last batch was parked, saw that it had nothing to do, and rested until
+/// the deadline of the shutdown, which then said that a batch was out.
+#[test]
+fn a_shutdown_ends_as_soon_as_the_last_batch_is_in_the_park() {
+    for durability in [Durability::Immediate, Durability::Periodic(MS), Durability::Spill] {
+        let mut stage = Stage::<Vec<u8>>::open(settings(durability));
+        stage.script.hold(true);
+        stage.script.then([Reply::Park]);
+        stage.producer().push(b"entry".to_vec()).unwrap();
+        stage.pass(MS * 50);
+        assert!(stage.queue.is_out(), "{durability:?}");
+        stage.queue.begin_closing(false);
+        stage.settle();
+        assert!(stage.queue.poll_close(false).is_none(), "{durability:?}: a batch is out");
+        stage.script.hold(false);
+        let mut outcomes = (0..10).filter_map(|_| {
+            stage.settle();
+            stage.queue.poll_close(false)
+        });
+        let outcome =
+            outcomes.next().unwrap_or_else(|| panic!("{durability:?}: it waits, and nothing is left to wait for"));
+        assert_eq!(outcome.map(|end| (end.parked, end.left_in_log)), Ok((1, 0)), "{durability:?}");
     }
 }

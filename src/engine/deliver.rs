@@ -348,7 +348,9 @@ impl<T: Entry> Delivery<T> {
         if self.is_given_up() {
             self.shared.done.fail();
         }
-        if !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0 {
+        let wants_frames = !self.halted && !self.shared.frames.is_empty() && self.dispatcher.pending() == 0;
+        // This turn may have taken the last that the end was waited for: nobody will say so once more.
+        if wants_frames || self.is_over() {
             return Next::Again;
         }
         // A breaker that is open becomes half-open by time alone, in a pause too.
