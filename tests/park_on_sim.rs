@@ -491,3 +491,53 @@ fn numbers_that_the_log_itself_says_are_none_leave_the_park_when_it_is_listed() 
     let mut stage = again(&machine, &clock, 4);
     assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (2, 2));
 }
+
+/// Found by the stress test: while the park was listed everything in a segment that the listing had yet to come to was taken
+/// out, and the segment came free. Its numbers were told as lost, though nothing was wrong with the disk.
+#[test]
+fn a_segment_of_the_park_that_comes_free_under_a_listing_is_not_taken_for_lost() {
+    // Each entry has a block, and a segment 63 of them. The listing waits in the first one, or in the second.
+    for (waits_in, found_before) in [(0, 0), (1, 63)] {
+        let mut stage = Stage::<Vec<u8>>::open(settings(Durability::Immediate));
+        stage.script.then([Reply::Park].repeat(160));
+        for n in 1..=160 {
+            stage.producer().push(vec![n; 1900]).unwrap();
+            stage.settle();
+        }
+        let slot = FileId::Slot(LogId::Park, ringwal::SlotNo(waits_in));
+        stage.machine.inject(Fault::hung(OpKind::Read).on(slot).forever());
+        let listing = stage.queue.list_parked(Lsn::ZERO, 1000);
+        stage.settle();
+        let discarded = stage.queue.unpark((1..=140).map(Lsn::new).collect(), false);
+        stage.settle();
+        stage.pass(100 * MS);
+        discarded.try_recv().expect("answered").expect("they are gone, on disk too");
+        assert!(listing.try_recv().is_err(), "it waits for the disk");
+        stage.machine.heal();
+        stage.settle();
+        let page = listing.try_recv().expect("answered").expect("the park can be read");
+        let ids: Vec<u64> = page.iter().map(|entry| entry.id.number()).collect();
+        assert_eq!(ids, (1..=found_before).chain(141..=160).collect::<Vec<_>>());
+        assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (20, 20));
+    }
+}
+
+/// As an opening does, which passes what the cursor says is gone.
+#[test]
+fn what_rots_after_it_was_taken_out_of_the_park_is_not_missed() {
+    let mut stage = Stage::<Vec<u8>>::open(settings(Durability::Immediate));
+    refuse(&mut stage, 4);
+    let discarded = stage.queue.unpark(vec![Lsn::new(2), Lsn::new(3)], false);
+    stage.settle();
+    stage.pass(100 * MS);
+    assert_eq!(discarded.try_recv().expect("answered"), Ok(()));
+    // Each has a block behind the two copies of the header.
+    let slot = FileId::Slot(LogId::Park, ringwal::SlotNo(0));
+    [3, 4].map(|block| stage.machine.rot(slot, block * 4096, 0xff));
+    assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (2, 2));
+    // What was not taken out is.
+    stage.machine.rot(slot, 2 * 4096, 0xff);
+    let answer = stage.queue.list_parked(Lsn::ZERO, 100);
+    stage.settle();
+    assert!(matches!(answer.try_recv().expect("answered"), Err(LogError::Corrupt(_))));
+}

@@ -51,6 +51,8 @@ impl Parking {
                 let from = listing.after.next().max(self.gone.floor().next());
                 self.reader.seek(from, None);
             }
+            // Somebody may have taken out more meanwhile: what the cursor has passed need not be on disk any more.
+            self.reader.forget(self.gone.floor());
             while let Some((token, op)) = self.reader.poll_op(self.log.segments(), self.log.durable(), &self.pool) {
                 disk.submit(token, op);
             }
@@ -83,7 +85,9 @@ impl Parking {
                     self.take_records(first, frame.body());
                 }
                 ReadEvent::CaughtUp => self.finish_listing(Ok(())),
-                ReadEvent::Corrupt(corruption) if self.lose(now, &corruption, shared) => self.reader.skip(&corruption),
+                ReadEvent::Corrupt(corruption) if self.is_gone(&corruption) || self.lose(now, &corruption, shared) => {
+                    self.reader.skip(&corruption);
+                }
                 ReadEvent::Corrupt(corruption) => {
                     let what = format!("park/: {corruption}");
                     self.finish_listing(Err(LogError::Corrupt(what.into())));
@@ -97,6 +101,12 @@ impl Parking {
             }
         }
         any
+    }
+
+    /// Whether none of what cannot be read is in the park any more: nobody misses it.
+    fn is_gone(&self, corruption: &Corruption) -> bool {
+        let next = corruption.last.next();
+        self.gone.count(corruption.first, next) == next.since(corruption.first)
     }
 
     /// What cannot be read is given up, as delivery does with the log's own. Else it would end every listing, and nobody

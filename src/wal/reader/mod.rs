@@ -22,7 +22,7 @@
 //! | no frame, a later one begins at `f` > `e`              | `e..f` corrupt; on at `f`                     |
 //! | no frame up to the segment's end                       | `e` to the segment's last LSN corrupt; on in the next one |
 //!
-//! What was given up before, or lies below where the reader was told to begin, is passed silently.
+//! What was given up before, lies below where the reader was told to begin, or was forgotten since, is passed silently.
 
 mod borders;
 mod decode;
@@ -178,6 +178,12 @@ impl Reader {
         self.hint = hint;
         self.event = None;
         self.wait = Wait::Nothing;
+    }
+
+    /// Everything up to `last` is not wanted any more: its segments may have been used again meanwhile, and then the next
+    /// one begins behind what comes next here.
+    pub fn forget(&mut self, last: Lsn) {
+        self.from = self.from.max(last.next());
     }
 
     /// How many reads may be in flight or waiting to be looked at; at least, and at first, two.

@@ -199,6 +199,26 @@ fn who_has_caught_up_goes_on_where_that_was_although_the_next_segment_has_been_o
     assert_eq!(rig.all(10), (pairs(5..=10), vec![]));
 }
 
+/// As the park is listed: what is taken out of it meanwhile frees segments that the reader has yet to come to, or stands in.
+#[test]
+fn what_is_forgotten_may_be_gone_and_all_else_is_missed_exactly() {
+    for stands_in_it in [false, true] {
+        let mut store = Store::sample();
+        store.rot(slot(2), 2);
+        let mut rig = Rig::new(&store, OnCorruption::Quarantine);
+        rig.table = SegmentTable::new(rig.table.iter().cloned().collect(), vec![]);
+        let until = if stands_in_it { 14 } else { 4 };
+        assert_eq!(rig.all(until), (pairs(1..=until), vec![]));
+        // The cursor has passed both; a read in flight has kept the first.
+        rig.table.remove(SegmentUid(102));
+        rig.reader.forget(Lsn::new(20));
+        let (frames, corrupt) = rig.all(30);
+        assert_eq!(frames, pairs(23..=30));
+        let facts: Vec<_> = corrupt.iter().map(|c| (c.slot.0, c.first.number(), c.last.number())).collect();
+        assert_eq!(facts, [(2, 21, 22)]);
+    }
+}
+
 #[test]
 fn a_refused_read_is_said_and_waits_for_seek() {
     let mut rig = Rig::new(&Store::sample(), OnCorruption::Stop);
