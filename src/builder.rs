@@ -179,7 +179,9 @@ impl Builder {
     /// 64 KiB (by default 4608 KiB; with compression or a cipher sixteen times) to 1 TiB. What does not fit waits on disk
     /// and is read back.
     ///
-    /// With io_uring all of it is registered with the kernel, and so is resident from opening on.
+    /// With io_uring all of it is registered with the kernel, and so is resident from opening on. Parked entries have memory of
+    /// their own beside it, ten of the longest frames that one of them needs, and 64 KiB each: it is touched when something is
+    /// parked, or listed.
     pub fn memory_max(mut self, bytes: u64) -> Self {
         self.config.memory_max = bytes;
         self

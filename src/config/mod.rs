@@ -265,7 +265,7 @@ impl Config {
 
     /// Length of a chunk of the memory pool.
     pub(crate) fn chunk_len(&self) -> usize {
-        // The park log's frames are longer by a record's description; 64 KiB is the largest block.
+        // Opening reads the park log's frames too, which are longer by a record's description; 64 KiB is the largest block.
         let longest =
             u64::from(frame_len_for(self.entry_len_max, self.coding.overhead(), BLOCK_LEN_MAX)) + BLOCK_LEN_MAX;
         usize::try_from(longest).unwrap_or(usize::MAX)
@@ -418,7 +418,7 @@ const BATCH_LEN_MAX: u64 = 1_000_000;
 
 /// Fewest chunks with which the log can always go on: some in flight, some being read back, one open.
 const CHUNKS_MIN: u32 = 12;
-/// Two for coded frames of each log, on their way to the disk.
+/// For what is coded on its way to the disk, and decoded on its way back.
 const CHUNKS_TO_CODE: u32 = 4;
 const BLOCK_LEN_MAX: u64 = 65_536;
 /// What a segment needs besides its longest frame.

@@ -15,7 +15,7 @@ use crate::engine::clock::Clock;
 use crate::engine::flush::{AtDisk, Flush, Rest, State};
 use crate::engine::found::{self, Found};
 use crate::engine::lifecycle::io_error;
-use crate::engine::parking::Parking;
+use crate::engine::parking::{self, Parking};
 use crate::engine::rings::{self, OldRings};
 use crate::engine::share::Share;
 use crate::engine::window::Window;
@@ -139,8 +139,10 @@ impl Opening {
         let is_news = cursor != main.cursor;
         let reader = self.reader(LogId::Main, &main.meta);
         let park_reader = self.reader(LogId::Park, &park.meta);
+        let park_memory = parking::Memory::new(&park.meta)
+            .map_err(|source| OpenError::Resources { what: "memory for parked entries".to_owned(), source })?;
         let mut log = Log::new(main, main_config, pool.clone());
-        let mut park_log = Log::new(park, park_config, pool.clone());
+        let mut park_log = Log::new(park, park_config, park_memory.to_write);
         if let Some(gone) = park_news {
             park_log.ack(clock.now(), gone.floor(), gone.above(), &[]);
         }
@@ -198,13 +200,13 @@ impl Opening {
             drainer,
             ring_home,
             share: self.share(&pool),
-            pool: pool.clone(),
+            pool,
             clock: clock.clone(),
             schema: self.schema,
             log,
             reader,
             window,
-            parking: Parking::new(park_log, park_reader, pool, gone, is_park_news),
+            parking: Parking::new(park_log, park_reader, park_memory.to_read, gone, is_park_news),
         };
         let need = config.segment_len;
         // `Spill` asks for a slot only when memory fills.

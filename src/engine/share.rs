@@ -1,8 +1,8 @@
 //! Who may have how much of the frames' memory, in chunks.
 //!
 //! ```text
-//!   chunks ├─ small blocks of the logs ─┼─ frames being filled or written ─┼─ delivery's share ─┤
-//!             4 at most, 8 with coding    as long as `may_fill`              pinned │ reads
+//!   chunks ├─ small blocks of the log ──┼─ frames being filled or written ─┼─ delivery's share ─┤
+//!             2 at most, 4 with coding    as long as `may_fill`              pinned │ reads
 //! ```
 //! A chunk is free again when the last frame in it is let go, so one short frame holds all of it, and chunks
 //! are what counts. What delivery has got cannot be taken from it, however long the sink takes: that is *pinned*.
@@ -26,8 +26,8 @@ use crate::wal::block::Pool;
 const READS: usize = 3;
 /// One of so many chunks is for what is on disk and about to be delivered.
 const KEPT_PART: usize = 4;
-/// Most chunks that small blocks of the logs take, in a pool for plain frames.
-const SMALL: usize = 4;
+/// Most chunks that small blocks of the log take, in a pool for plain frames.
+const SMALL: usize = 2;
 
 /// The shares of a pool.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Share {
     }
 
     /// How much of the chunks for new frames is taken, in percent, beside `can_go` of them that can be let go. Small
-    /// blocks of the logs are no frames: what they may take is left out of both.
+    /// blocks of the log are no frames: what they may take is left out of both.
     pub(crate) fn taken_percent(&self, reads: usize, can_go: usize) -> u64 {
         let room = self.pool.chunks().saturating_sub(self.pinned_max() + self.reads_max());
         let taken = room.saturating_sub(self.left_to_fill(reads));
@@ -175,20 +175,20 @@ mod tests {
         let pool = Pool::new(64, 4096).unwrap();
         let share = Share::new(pool.clone());
         assert_eq!(share.taken_percent(0, 0), 0);
-        // Eight and three of the 64 are delivery's, four are for small blocks: 49 are left.
-        let mut filled: Vec<_> = (0..SMALL + 49 / 2).map(|_| pool.take().unwrap()).collect();
-        assert_eq!(share.taken_percent(0, 0), 48);
+        // Eight and three of the 64 are delivery's, two are for small blocks: 51 are left.
+        let mut filled: Vec<_> = (0..SMALL + 51 / 2).map(|_| pool.take().unwrap()).collect();
+        assert_eq!(share.taken_percent(0, 0), 49);
         while share.may_fill(0) {
             filled.push(pool.take().unwrap());
         }
-        assert_eq!((share.taken_percent(0, 0), share.taken_percent(0, 10), share.taken_percent(0, 49)), (100, 79, 0));
+        assert_eq!((share.taken_percent(0, 0), share.taken_percent(0, 10), share.taken_percent(0, 51)), (100, 80, 0));
         // What delivery has of its share is not taken from new frames; what it keeps beyond that is.
         let mut handed: Vec<_> = filled.drain(..8).map(|chunk| chunk.freeze().pin()).collect();
-        assert_eq!(share.taken_percent(0, 0), 83);
+        assert_eq!(share.taken_percent(0, 0), 84);
         handed.extend(filled.drain(..8).map(|chunk| chunk.freeze().pin()));
-        assert_eq!(share.taken_percent(0, 0), 83);
+        assert_eq!(share.taken_percent(0, 0), 84);
         drop(handed);
-        assert_eq!(share.taken_percent(0, 0), 67);
+        assert_eq!(share.taken_percent(0, 0), 68);
         assert_eq!(share.margin_percent(0, 0), 0);
         while share.may_fill(0) {
             let before = share.margin_percent(0, 0);

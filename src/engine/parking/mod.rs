@@ -7,8 +7,15 @@
 //! ```
 //! A parked entry's id is its LSN in the park log. Its cursor says which of them are gone: redelivered
 //! or discarded.
+//!
+//! # Memory
+//! It has chunks of its own, beside `memory_max`: what waits for the sink may take all of those, for as long as the sink
+//! waits for the park, or somebody has to look at what is parked first. Who lists has other ones than what is written, which
+//! may wait for a segment that comes free when something is taken out. They are touched when they are used.
 
 mod listing;
+#[cfg(all(test, feature = "testing", not(loom)))]
+mod tests;
 
 use std::collections::VecDeque;
 
@@ -28,14 +35,37 @@ use crate::wal::block::Pool;
 use crate::wal::cursor::CURSOR_RANGES_MAX;
 use crate::wal::frame::RunEnd;
 use crate::wal::log::{Blocked, Event, Log, Room};
+use crate::wal::meta::Meta;
 use crate::wal::reader::Reader;
 
 use self::listing::Listing;
+
+/// Two for small blocks, two for frames on their way to the disk, two for their coded forms.
+const CHUNKS_TO_WRITE: u32 = 6;
+/// Two reads, what is decoded, and what was decoded before.
+const CHUNKS_TO_READ: u32 = 4;
+/// A chunk is longer than a frame by the longest block, and takes the header of a segment with such blocks.
+const BLOCK_LEN_MAX: usize = 64 << 10;
+
+/// The chunks of a park.
+pub(crate) struct Memory {
+    pub(crate) to_write: Pool,
+    pub(crate) to_read: Pool,
+}
+
+impl Memory {
+    pub(crate) fn new(meta: &Meta) -> std::io::Result<Self> {
+        let chunk_len = (meta.frame_len_max as usize).next_multiple_of(BLOCK_LEN_MAX) + BLOCK_LEN_MAX;
+        let pool = |chunks| Pool::new(chunks, chunk_len);
+        Ok(Self { to_write: pool(CHUNKS_TO_WRITE)?, to_read: pool(CHUNKS_TO_READ)? })
+    }
+}
 
 /// The park log and who waits for it.
 pub(crate) struct Parking {
     pub(crate) log: Log,
     reader: Reader,
+    /// What it reads into.
     pool: Pool,
     /// What is gone from the park.
     gone: Ranges,
