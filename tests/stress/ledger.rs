@@ -107,6 +107,8 @@ pub struct Ledger {
     rows: HashMap<u32, Row>,
     /// Steps of recovery: where the log ended, where it went on.
     steps: Vec<(u64, u64)>,
+    /// A session was killed before it could report a step that it may have put on disk.
+    has_unseen_step: bool,
     /// The greatest LSN that came.
     last: u64,
     seen: BTreeMap<u64, Seen>,
@@ -122,7 +124,11 @@ pub struct Ledger {
 impl Ledger {
     pub fn take(&mut self, event: Event) {
         match event {
-            Event::Opened { end, next } => self.steps.push((end, next)),
+            // Behind a step that nobody saw, the log ends where that one went on.
+            Event::Opened { end, next } => {
+                let end = if std::mem::take(&mut self.has_unseen_step) { 0 } else { end };
+                self.steps.push((end, next));
+            }
             Event::Durable { producer, below } => {
                 let row = self.rows.entry(producer).or_default();
                 row.durable = row.durable.max(below);
@@ -179,6 +185,16 @@ impl Ledger {
 
     fn last_steps(&self) -> &[(u64, u64)] {
         &self.steps[self.steps.len().saturating_sub(4)..]
+    }
+
+    /// How many openings have reported their step.
+    pub fn steps(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// A session was killed in its opening.
+    pub fn step_may_be_unseen(&mut self) {
+        self.has_unseen_step = true;
     }
 
     /// A session has ended so that its last acknowledgements may be lost: killed, or its sink cut off.

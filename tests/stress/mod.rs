@@ -263,6 +263,7 @@ impl Stress<'_> {
         let (mut out, events) = std::io::pipe().unwrap();
         let mut child = command.env(CHILD, plan).stdin(events).stdout(Stdio::null()).spawn().unwrap();
         drop(command);
+        let steps = ledger.lock().unwrap().steps();
         let reader = {
             let ledger = Arc::clone(ledger);
             std::thread::spawn(move || {
@@ -293,6 +294,9 @@ impl Stress<'_> {
         child.wait().unwrap();
         reader.join().unwrap();
         let mut ledger = ledger.lock().unwrap();
+        if ledger.steps() == steps {
+            ledger.step_may_be_unseen();
+        }
         if let Some(status) = ended {
             ledger.breaks(format!("the child ended by itself: {status}"));
         }
