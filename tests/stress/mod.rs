@@ -21,7 +21,7 @@ mod session;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -163,7 +163,9 @@ impl Stress<'_> {
             })
         };
         let durability = as_durable.unwrap_or_else(|| durability(&mut self.chance));
-        let sink = Moody { report: Arc::clone(&report), chance: Mutex::new(self.chance.split()), calm: is_last };
+        let calm = Arc::new(AtomicBool::new(is_last));
+        let chance = Mutex::new(self.chance.split());
+        let sink = Moody { report: Arc::clone(&report), chance, calm: Arc::clone(&calm) };
         let builder = settings(dir, store, durability, &mut self.chance);
         let queue = open(builder, sink, &report);
         let lasts = Duration::from_millis(self.chance.within(1..=self.options.session_max.as_millis() as u64));
@@ -182,7 +184,7 @@ impl Stress<'_> {
                 spawn(&queue, chance);
             }
             let mut more = chance.split();
-            meddle(&queue, until, chance, || {
+            meddle(&queue, until, chance, &calm, || {
                 if more.below(8) == 0 && producers.living.load(Relaxed) < 12 {
                     spawn(&queue, &mut more);
                 }
@@ -433,7 +435,8 @@ pub fn child() -> bool {
             std::process::exit(1);
         }
     });
-    let sink = Moody { report: Arc::clone(&report), chance: Mutex::new(chance.split()), calm: false };
+    let calm = Arc::<AtomicBool>::default();
+    let sink = Moody { report: Arc::clone(&report), chance: Mutex::new(chance.split()), calm: Arc::clone(&calm) };
     let durability = durability(&mut chance);
     let queue = open(settings(&dir, store, durability, &mut chance), sink, &report);
     let producers = Producers::new(first, report);
@@ -441,7 +444,7 @@ pub fn child() -> bool {
     std::thread::scope(|scope| {
         let mut more = chance.split();
         let mut due = Instant::now();
-        meddle(&queue, until, &mut chance, || {
+        meddle(&queue, until, &mut chance, &calm, || {
             if Instant::now() >= due && producers.living.load(Relaxed) < 8 {
                 due = Instant::now() + Duration::from_millis(more.below(50));
                 let (producers, chance, producer) = (&producers, more.split(), queue.producer());

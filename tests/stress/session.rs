@@ -95,20 +95,24 @@ pub fn durability(chance: &mut Prng) -> Durability {
 pub struct Moody {
     pub report: Report,
     pub chance: Mutex<Prng>,
-    /// Set for the last session of a store: everything is acknowledged.
-    pub calm: bool,
+    /// Everything is acknowledged, and at once: in the last session of a store, and while somebody waits for room.
+    pub calm: Arc<AtomicBool>,
 }
 
 /// What a sink panics with, so that the message can be kept off the screen.
 pub const ON_PURPOSE: &str = "the sink panics on purpose";
 
 impl Moody {
+    fn is_calm(&self) -> bool {
+        self.calm.load(Relaxed)
+    }
+
     fn verdicts(&self, batch: &Batch<Numbered>, mood: u64) -> Outcome {
         let mut chance = self.chance.lock().unwrap();
         let verdicts: Vec<Verdict> = batch
             .iter()
             .map(|entry| match () {
-                () if self.calm => Verdict::Ack,
+                () if self.is_calm() => Verdict::Ack,
                 () if may_be_parked(entry.value.number) && chance.below(2) == 0 => Verdict::Park("refused".into()),
                 () if mood < 8 && chance.below(4) == 0 => Verdict::Retry("not now".into()),
                 () => Verdict::Ack,
@@ -135,7 +139,7 @@ impl Sink<Numbered> for Moody {
             (chance.below(100), Duration::from_micros(chance.below(20_000)))
         };
         match mood {
-            _ if self.calm => {}
+            _ if self.is_calm() => {}
             0..3 => std::panic::panic_any(ON_PURPOSE),
             3..6 => return Outcome::retry("no"),
             6..20 => std::thread::sleep(pause),
@@ -250,8 +254,15 @@ impl Producers {
     }
 }
 
-/// Does things to a queue until the time is over, looking at what must hold at any moment.
-pub fn meddle(queue: &Queue<Numbered>, until: Instant, chance: &mut Prng, mut look: impl FnMut()) {
+/// Does things to a queue until the time is over, looking at what must hold at any moment. The sink is calm while what was
+/// begun comes to its end: who redelivers into a full log waits for a segment of it, and there may be batches of one entry.
+pub fn meddle(
+    queue: &Queue<Numbered>,
+    until: Instant,
+    chance: &mut Prng,
+    is_calm: &AtomicBool,
+    mut look: impl FnMut(),
+) {
     let ends = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (mut draws, ends) = (chance.split(), &ends);
@@ -273,12 +284,14 @@ pub fn meddle(queue: &Queue<Numbered>, until: Instant, chance: &mut Prng, mut lo
             }
         }
         queue.resume();
+        let was_calm = is_calm.swap(true, Relaxed);
         let deadline = Instant::now() + LONG;
         while !redelivers.is_finished() {
             discard(queue);
             assert!(Instant::now() < deadline, "redelivering hangs: {:?} {:#?}", queue.health(), queue.metrics());
             std::thread::sleep(Duration::from_millis(1));
         }
+        is_calm.store(was_calm, Relaxed);
     });
 }
 
