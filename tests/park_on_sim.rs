@@ -533,7 +533,9 @@ fn what_rots_after_it_was_taken_out_of_the_park_is_not_missed() {
     assert_eq!(discarded.try_recv().expect("answered"), Ok(()));
     // Each has a block behind the two copies of the header.
     let slot = FileId::Slot(LogId::Park, ringwal::SlotNo(0));
-    [3, 4].map(|block| stage.machine.rot(slot, block * 4096, 0xff));
+    for block in [3, 4] {
+        stage.machine.rot(slot, block * 4096, 0xff);
+    }
     assert_eq!((stage.queue.metrics().parked, listed(&mut stage)), (2, 2));
     // What was not taken out is.
     stage.machine.rot(slot, 2 * 4096, 0xff);
