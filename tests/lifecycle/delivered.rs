@@ -311,9 +311,9 @@ fn nobody_is_told_delivered_what_could_not_be_read_back() {
     stage.pass(10 * MS);
     let metrics = stage.metrics();
     assert!(metrics.frames_let_go > 0 && metrics.durable_lsn.number() == u64::from(ENTRIES), "{metrics:#?}");
-    // Half of the second segment rots, which delivery has not come to.
+    // Half of a segment rots that delivery has not come to, and nothing of which is in memory.
     for at in (100 << 10..300 << 10).step_by(4096) {
-        stage.machine.rot(FileId::Slot(LogId::Main, SlotNo(2)), at + 50, 0xff);
+        stage.machine.rot(FileId::Slot(LogId::Main, SlotNo(5)), at + 50, 0xff);
     }
     stage.sink.acknowledges();
     stage.pass(Duration::from_secs(1));
