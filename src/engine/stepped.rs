@@ -219,6 +219,9 @@ impl<T: Entry> SteppedQueue<T> {
     }
 
     /// Delivery's turn. A batch that is out is asked for its answer.
+    ///
+    /// # Panics
+    /// When delivery rests though it is over: on threads the shutdown would wait for its deadline.
     pub fn turn_sink(&mut self) -> SinkTurn {
         match std::mem::replace(&mut self.sink, SinkState::Awake) {
             SinkState::Ended => {
@@ -239,6 +242,7 @@ impl<T: Entry> SteppedQueue<T> {
                 // What is out is asked for its answer, whether it has said that it has one or not.
                 let asks = self.delivery.is_out();
                 if !self.woken.take() && !asks && until.is_none_or(|until| until > self.clock.now()) {
+                    assert!(!self.delivery.is_over(), "delivery is over, and rests where nobody wakes it");
                     self.sink = SinkState::Rests(until);
                     return SinkTurn::Rests;
                 }
