@@ -420,7 +420,7 @@ const BATCH_LEN_MAX: u64 = 1_000_000;
 const CHUNKS_MIN: u32 = 12;
 /// For what is coded on its way to the disk, and decoded on its way back.
 const CHUNKS_TO_CODE: u32 = 4;
-const BLOCK_LEN_MAX: u64 = 65_536;
+const BLOCK_LEN_MAX: u64 = crate::wal::segment::BLOCK_LEN_MAX as u64;
 /// What a segment needs besides its longest frame.
 const SEGMENT_EXTRA: u64 = 4 * BLOCK_LEN_MAX;
 /// What the shortest entries need: a frame of one block, and one of the park, which is a block longer.

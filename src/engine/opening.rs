@@ -39,6 +39,7 @@ use crate::wal::mutant::Mutants;
 use crate::wal::op::{Completion, LogId, Op, Token};
 use crate::wal::reader::Reader;
 use crate::wal::recovery::{Recovered, Repair, Scan, Scanned, StoreConfig};
+use crate::wal::segment::BLOCK_LEN_MAX;
 
 /// How long a flush core that never sleeps otherwise waits for the disk while the first segment is made.
 const DISK_TURN: Duration = Duration::from_millis(1);
@@ -222,7 +223,7 @@ impl Opening {
     }
 
     fn pool(&self) -> Result<Pool, OpenError> {
-        let stored = self.meta.as_ref().map_or(0, |meta| meta.frame_len_max as usize + 65_536);
+        let stored = self.meta.as_ref().map_or(0, |meta| meta.frame_len_max as usize + BLOCK_LEN_MAX as usize);
         let chunk_len = self.config.chunk_len().max(stored).next_multiple_of(4096);
         Pool::new(self.config.chunks(), chunk_len)
             .map_err(|source| OpenError::Resources { what: "memory for frames (memory_max)".to_owned(), source })

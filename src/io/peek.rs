@@ -8,9 +8,10 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags};
 
 use crate::wal::meta::Meta;
+use crate::wal::segment::BLOCK_LEN_MAX;
 
 /// Longest part of META in which both copies of the description lie.
-const LOOK_LEN: u64 = 65_536 + 4096;
+const LOOK_LEN: u64 = BLOCK_LEN_MAX as u64 + 4096;
 
 /// The store's description, if there is a store and it can be read. Whatever is wrong with it, recovery
 /// will say.

@@ -16,10 +16,11 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::process::Resource;
 
+use crate::wal::segment::BLOCK_LEN_MAX;
+
 /// The unit where the device's own is not known.
 const BLOCK_LEN_DEFAULT: u32 = 4096;
 const BLOCK_LEN_LEAST: u32 = 512;
-const BLOCK_LEN_MOST: u32 = 65_536;
 
 /// What was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,7 +59,7 @@ pub(super) fn probe(dir: BorrowedFd<'_>, sample: Option<&str>) -> Result<Probed,
     if let Some(align) = align {
         block_len_min = block_len_min.max(align);
     }
-    if !block_len_min.is_power_of_two() || block_len_min > BLOCK_LEN_MOST {
+    if !block_len_min.is_power_of_two() || block_len_min > BLOCK_LEN_MAX {
         block_len_min = BLOCK_LEN_DEFAULT;
     }
     let direct = align.is_some_and(|align| block_len_min.is_multiple_of(align));

@@ -234,10 +234,13 @@ fn write_mark(magic: &[u8; 8], out: &mut [u8], block_len: u32) {
     }
 }
 
+/// The longest block that a store can have, in bytes.
+pub const BLOCK_LEN_MAX: u32 = 65_536;
+
 /// Whether a block size is one that a store can have.
 #[must_use]
 pub const fn block_len_is_valid(block_len: u32) -> bool {
-    block_len.is_power_of_two() && block_len >= 512 && block_len <= 65_536
+    block_len.is_power_of_two() && block_len >= 512 && block_len <= BLOCK_LEN_MAX
 }
 
 #[cfg(all(test, not(loom)))]

@@ -37,6 +37,7 @@ use crate::wal::frame::RunEnd;
 use crate::wal::log::{Blocked, Event, Log, Room};
 use crate::wal::meta::Meta;
 use crate::wal::reader::Reader;
+use crate::wal::segment::BLOCK_LEN_MAX;
 
 use self::listing::Listing;
 
@@ -44,8 +45,6 @@ use self::listing::Listing;
 const CHUNKS_TO_WRITE: u32 = 6;
 /// Two reads, what is decoded, and what was decoded before.
 const CHUNKS_TO_READ: u32 = 4;
-/// A chunk is longer than a frame by the longest block, and takes the header of a segment with such blocks.
-const BLOCK_LEN_MAX: usize = 64 << 10;
 
 /// The chunks of a park.
 pub(crate) struct Memory {
@@ -55,7 +54,9 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) fn new(meta: &Meta) -> std::io::Result<Self> {
-        let chunk_len = (meta.frame_len_max as usize).next_multiple_of(BLOCK_LEN_MAX) + BLOCK_LEN_MAX;
+        // The header of a segment takes two of the longest blocks.
+        let block_len = BLOCK_LEN_MAX as usize;
+        let chunk_len = (meta.frame_len_max as usize).next_multiple_of(block_len) + block_len;
         let pool = |chunks| Pool::new(chunks, chunk_len);
         Ok(Self { to_write: pool(CHUNKS_TO_WRITE)?, to_read: pool(CHUNKS_TO_READ)? })
     }

@@ -19,12 +19,12 @@ use crate::wal::cursor::{Cursor, cursor_copy_len, meta_file_len};
 use crate::wal::meta::{Meta, MetaError, meta_copy_len};
 use crate::wal::mutant::Mutant;
 use crate::wal::op::{Completion, FileId, Op, Output, Token};
-use crate::wal::segment::{HEADER_BLOCKS, read_slot_header};
+use crate::wal::segment::{BLOCK_LEN_MAX, HEADER_BLOCKS, read_slot_header};
 
 /// Most syncs in flight.
 const SYNCS_MAX: usize = 8;
 /// Length of the longest META file.
-const META_FILE_LEN_MAX: u64 = meta_file_len(65_536);
+const META_FILE_LEN_MAX: u64 = meta_file_len(BLOCK_LEN_MAX);
 
 /// Reads a store and says what is in it.
 #[derive(Debug)]

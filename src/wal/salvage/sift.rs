@@ -9,12 +9,14 @@ use crate::wal::codec::crc_append;
 use crate::wal::frame::{FRAME_HEADER_LEN, FrameHeader, NotAFrame};
 use crate::wal::op::LogId;
 use crate::wal::recovery::find::NUMBER_MAX;
-use crate::wal::segment::{HEADER_BLOCKS, SEGMENT_HEADER_LEN, SlotHeader, block_len_is_valid, read_slot_header};
+use crate::wal::segment::{
+    BLOCK_LEN_MAX, HEADER_BLOCKS, SEGMENT_HEADER_LEN, SlotHeader, block_len_is_valid, read_slot_header,
+};
 
 /// Bytes in a sector: what is passed comes in whole ones, as frames begin on multiples of it.
 pub const SECTOR_LEN: usize = 512;
 /// Length of the longest header, both copies.
-const HEAD_LEN: usize = HEADER_BLOCKS as usize * 65_536;
+const HEAD_LEN: usize = (HEADER_BLOCKS * BLOCK_LEN_MAX) as usize;
 /// Most frames whose bodies pass at one time. In a file of ours they do not overlap, but for images of
 /// other files in entries; more than this is malice, and would cost its square in time.
 const PASSING_MAX: usize = 64;
