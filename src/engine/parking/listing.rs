@@ -105,8 +105,7 @@ impl Parking {
 
     /// Whether none of what cannot be read is in the park any more: nobody misses it.
     fn is_gone(&self, corruption: &Corruption) -> bool {
-        let next = corruption.last.next();
-        self.gone.count(corruption.first, next) == next.since(corruption.first)
+        self.left(corruption.first, corruption.last.next()) == 0
     }
 
     /// What cannot be read is given up, as delivery does with the log's own. Else it would end every listing, and nobody
@@ -139,7 +138,7 @@ impl Parking {
         if self.closing || self.log.failure().is_some() {
             return None;
         }
-        let count = next.since(first) - self.gone.count(first, next);
+        let count = self.left(first, next);
         if count == 0 {
             return Some(0);
         }

@@ -124,6 +124,11 @@ impl Parking {
         self.waiting.push_back(Batch { lease, records: records.into(), count, first: None, last: None });
     }
 
+    /// How many of these numbers are not gone.
+    fn left(&self, first: Lsn, next: Lsn) -> u64 {
+        next.since(first) - self.gone.count(first, next)
+    }
+
     /// The last id that is durable; what is gone counts as well.
     pub(crate) fn last(&self) -> Lsn {
         self.log.durable()
@@ -222,7 +227,7 @@ impl Parking {
             _ => return,
         };
         // Runs that touch become one: the table of the cursor only gets shorter.
-        let count = last.next().since(first) - self.gone.count(first, last.next());
+        let count = self.left(first, last.next());
         self.gone.add(first, last.next());
         let counters = &shared.counters;
         counters.unparked.add(count);
