@@ -109,6 +109,10 @@ impl Opening {
         self.tell_look(&main)?;
         let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
         old_rings.settle(&main, self.committed, self.config.on_corruption)?;
+        // All memory is there before anything is written.
+        let park_frame = park.meta.as_ref().map_or(0, |meta| meta.frame_len_max).max(park_store.frame_len_max);
+        let park_memory = parking::Memory::new(park_frame)
+            .map_err(|source| OpenError::Resources { what: "memory for parked entries".to_owned(), source })?;
         let (is_new, is_clean) = (main.meta.is_none(), main.report.clean);
         let torn = [main.report.torn, park.report.torn];
         let main = self.repair(&mut *disk, main, main_store, &pool)?;
@@ -140,8 +144,6 @@ impl Opening {
         let is_news = cursor != main.cursor;
         let reader = self.reader(LogId::Main, &main.meta);
         let park_reader = self.reader(LogId::Park, &park.meta);
-        let park_memory = parking::Memory::new(&park.meta)
-            .map_err(|source| OpenError::Resources { what: "memory for parked entries".to_owned(), source })?;
         let mut log = Log::new(main, main_config, pool.clone());
         let mut park_log = Log::new(park, park_config, park_memory.to_write);
         if let Some(gone) = park_news {

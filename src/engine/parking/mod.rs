@@ -35,7 +35,6 @@ use crate::wal::block::Pool;
 use crate::wal::cursor::CURSOR_RANGES_MAX;
 use crate::wal::frame::RunEnd;
 use crate::wal::log::{Blocked, Event, Log, Room};
-use crate::wal::meta::Meta;
 use crate::wal::reader::Reader;
 use crate::wal::segment::BLOCK_LEN_MAX;
 
@@ -53,10 +52,10 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(meta: &Meta) -> std::io::Result<Self> {
+    pub(crate) fn new(frame_len_max: u32) -> std::io::Result<Self> {
         // The header of a segment takes two of the longest blocks.
         let block_len = BLOCK_LEN_MAX as usize;
-        let chunk_len = (meta.frame_len_max as usize).next_multiple_of(block_len) + block_len;
+        let chunk_len = (frame_len_max as usize).next_multiple_of(block_len) + block_len;
         let pool = |chunks| Pool::new(chunks, chunk_len);
         Ok(Self { to_write: pool(CHUNKS_TO_WRITE)?, to_read: pool(CHUNKS_TO_READ)? })
     }
