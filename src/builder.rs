@@ -180,8 +180,8 @@ impl Builder {
     /// and is read back.
     ///
     /// With io_uring all of it is registered with the kernel, and so is resident from opening on. Parked entries have memory of
-    /// their own beside it, ten of the longest frames that one of them needs, and 64 KiB each: it is touched when something is
-    /// parked, or listed.
+    /// their own beside it, ten chunks for a frame of the longest of them and 64 KiB each (1280 KiB in all for short entries): it
+    /// is touched when something is parked, or listed.
     pub fn memory_max(mut self, bytes: u64) -> Self {
         self.config.memory_max = bytes;
         self
