@@ -109,7 +109,7 @@ impl Opening {
         self.tell_look(&main)?;
         let mut old_rings = OldRings::find(&self.config, dir.clone(), &main, self.accepts)?;
         old_rings.settle(&main, self.committed, self.config.on_corruption)?;
-        // All memory is there before anything is written.
+        // As the memory for frames, before anything is written.
         let park_frame = park.meta.as_ref().map_or(0, |meta| meta.frame_len_max).max(park_store.frame_len_max);
         let park_memory = parking::Memory::new(park_frame)
             .map_err(|source| OpenError::Resources { what: "memory for parked entries".to_owned(), source })?;
