@@ -158,17 +158,16 @@ fn a_commit_keeps_its_calls_and_a_group_makes_no_more_than_one_entry() {
     }
 }
 
-/// See `docs/adr/0028-who-spins-makes-way.md`: between two looks the kernel's thread that ends the write may have its turn.
-/// How many looks there are is the machine's business: under strace on a busy one a write may be over before the first. So
-/// neither how many yields a commit has is asked, nor how two runs differ, but whether there are any to speak of.
+/// A thread that yields again and again may starve all others on its processor: `docs/adr/0030-who-spins-sleeps-for-a-late-disk.md`.
+/// Not that there are none: who finds a lock taken, as there is one in the driver of threads, gives its turn away.
 #[test]
-fn a_flush_core_that_spins_yields_while_something_is_at_the_disk_and_one_that_parks_never_does() {
+fn a_flush_core_does_not_yield_however_it_waits() {
     let Some(program) = can_trace().then(program).flatten() else { return };
-    let yields = |what| calls_of(&program, what, COMMITS[1], &["sched_yield"]).matches("sched_yield(").count();
-    let (spinning, parked) = (yields("spins"), yields("acks"));
-    eprintln!("{spinning} yields in {} commits, {parked} parked", COMMITS[1]);
-    assert!(spinning >= COMMITS[1] as usize / 5, "{spinning} yields in {} commits", COMMITS[1]);
-    assert_eq!(parked, 0, "yields of a flush core that parks");
+    for what in ["spins", "acks"] {
+        let yields = calls_of(&program, what, COMMITS[1], &["sched_yield"]).matches("sched_yield(").count();
+        eprintln!("{what}: {yields} yields in {} commits", COMMITS[1]);
+        assert!(yields <= COMMITS[1] as usize / 20, "{what}: {yields} yields in {} commits", COMMITS[1]);
+    }
 }
 
 /// Those of these calls that a run makes with so many commits, one a line.

@@ -404,7 +404,9 @@ impl Flush {
             }
             // Nothing comes here but from the disk: there is no use in looking around for it.
             let rest = match self.turn() {
-                Rest::No | Rest::Look if self.shared.config.idle != Idle::Park => Rest::Sleep(Some(DISK_TURN)),
+                Rest::No | Rest::Look | Rest::Doze if self.shared.config.idle != Idle::Park => {
+                    Rest::Sleep(Some(DISK_TURN))
+                }
                 rest => rest,
             };
             self.wait(rest);

@@ -119,10 +119,7 @@ struct Close {
 
 /// Whether something has ended a rest of the flush core.
 fn is_over(rest: &Rest, since: Instant, now: Instant, machine: &SimDisk) -> bool {
-    match rest {
-        Rest::No | Rest::Look => true,
-        Rest::Sleep(timeout) => machine.ends_wait() || timeout.is_some_and(|time| since + time <= now),
-    }
+    rest.timeout().is_some_and(|time| since + time <= now) || machine.ends_wait()
 }
 
 impl<T: Entry> SteppedQueue<T> {
@@ -266,7 +263,7 @@ impl<T: Entry> SteppedQueue<T> {
     #[must_use]
     pub fn next_due(&self) -> Option<Instant> {
         let core = match (&self.core, &self.rest) {
-            (Some(_), Rest::Sleep(timeout)) => timeout.map(|time| self.rests_since + time),
+            (Some(_), rest @ (Rest::Doze | Rest::Sleep(_))) => rest.timeout().map(|time| self.rests_since + time),
             _ => None,
         };
         let sink = if let SinkState::Rests(until) = self.sink { until } else { None };

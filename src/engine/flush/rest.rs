@@ -10,8 +10,8 @@
 //! | somebody who waits for what is claimed and not published | deep: the push that publishes it wakes |
 //! | one waiter, who was just told               | not yet: see `glance.rs`                     |
 //! | no memory or no segment to drain into       | a nap, until the sink has freed some         |
+//! | with `Idle::Spin`: a disk that takes long   | a doze of 50 µs at a time, unannounced       |
 
-use std::thread;
 use std::time::Duration;
 
 use crate::config::{Durability, Idle};
@@ -25,6 +25,9 @@ const LAZY_PAUSE: Duration = Duration::from_micros(50);
 /// How long it sleeps at most while pushes wait for what may come without a word: space on a disk, memory that a sink
 /// had kept.
 const HEALS: Duration = Duration::from_millis(100);
+/// How long `Idle::Spin` looks for what it has asked the disk before it leaves its processor to others: twice what a
+/// write takes that is worth spinning for.
+const SPINS_FOR_DISK: Duration = Duration::from_micros(200);
 /// How long `Idle::Backoff` looks around before it sleeps.
 const BACKOFF: Duration = Duration::from_micros(50);
 
@@ -36,6 +39,8 @@ pub(crate) enum Rest {
     No,
     /// It only takes what the disk has completed.
     Look,
+    /// Until the disk completes something, for a moment at most. Nobody is told: who pushes meanwhile is seen after it.
+    Doze,
     /// Until the disk completes something, the doorbell rings or the time is over. The sleep is announced.
     Sleep(Option<Duration>),
 }
@@ -46,7 +51,18 @@ impl Rest {
     pub(crate) fn over(self) -> Self {
         match self {
             Self::Sleep(_) => Self::Sleep(Some(Duration::ZERO)),
+            Self::Doze => Self::Look,
             other => other,
+        }
+    }
+
+    /// After which time it ends by itself.
+    #[cfg(all(feature = "testing", not(loom)))]
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        match self {
+            Self::No | Self::Look => Some(Duration::ZERO),
+            Self::Doze => Some(LAZY_PAUSE),
+            Self::Sleep(timeout) => *timeout,
         }
     }
 }
@@ -56,10 +72,8 @@ impl Flush {
     pub(crate) fn wait(&mut self, rest: Rest) {
         match rest {
             Rest::No => {}
-            Rest::Look => {
-                self.make_way();
-                self.reap(Some(Duration::ZERO));
-            }
+            Rest::Look => self.reap(Some(Duration::ZERO)),
+            Rest::Doze => self.reap(Some(LAZY_PAUSE)),
             Rest::Sleep(timeout) => {
                 self.reap(timeout);
                 self.drainer.wake_up();
@@ -67,21 +81,22 @@ impl Flush {
         }
     }
 
-    /// Who spins beside something at the disk gives the kernel's threads that end it a turn: where one of them belongs to this
-    /// processor, a scheduler may let the spinning thread use up its slice first, 4 ms for each commit. Nobody else is to be
-    /// there; then it costs a call that returns at once. Figures: `docs/adr/0028-who-spins-makes-way.md`.
-    fn make_way(&self) {
-        if self.shared.config.idle == Idle::Spin && !self.disk.is_idle() {
-            thread::yield_now();
-        }
+    /// Whether the disk takes so long that a flush core that spins is to leave its processor: it may be that of the kernel's
+    /// thread that ends the write, which a scheduler lets wait for a whole slice, 4 ms for each commit. To yield instead
+    /// may starve all others on that processor. Figures: `docs/adr/0030-who-spins-sleeps-for-a-late-disk.md`.
+    fn is_disk_late(&self) -> bool {
+        self.disk.waiting_since().is_some_and(|since| self.clock.now() >= since + SPINS_FOR_DISK)
     }
 
     pub(super) fn rest(&mut self, again: bool, drained: bool) -> Rest {
         if again && self.turn_before_reaping() {
             return Rest::No;
         }
-        if again || self.shared.config.idle == Idle::Spin {
+        if again {
             return Rest::Look;
+        }
+        if self.shared.config.idle == Idle::Spin {
+            return if self.is_disk_late() { Rest::Doze } else { Rest::Look };
         }
         let now = self.clock.now();
         let claims_until = self.state.claims_until.filter(|until| *until > now);
