@@ -413,7 +413,7 @@ fn burst<T: Pushed>(queue: &Queue<T>, pinned: bool, share: f64) -> Seen {
     seen
 }
 
-/// The flush core never sleeps: nothing at all is left for a push to do.
+/// The flush core sleeps for a late disk only, and tells nobody: nothing at all is left for a push to do.
 fn a_million_do_nothing<T: Pushed>(io: Io) {
     let dir = tempfile::tempdir().unwrap();
     let queue = opened::<T>(dir.path(), Durability::Periodic(Duration::from_millis(5)), io, Idle::Spin);
@@ -518,13 +518,17 @@ fn in_a_trickle_a_push_wakes_a_sleeping_core_once_and_does_nothing_else() {
         let driver = queue.metrics().driver;
         for pinned in [false, true] {
             let pushes = on_watched_thread(|| trickle(&queue, pinned));
+            // What a lock keeps for each thread is made when that has to wait for one for the first time.
+            let mut has_waited = driver != "threads";
             for Seen { allocations, clocks, calls } in &pushes {
                 // The doorbell of threads is a condition variable: it may also have to wait a moment for its
                 // lock, and decides by the clock whether it must be fair.
                 let (calls_max, clocks_max) = if driver == "threads" { (3, calls.len() as u64) } else { (1, 0) };
                 let wakes = wakes(calls, driver);
                 assert!(wakes.is_some_and(|wakes| wakes <= calls_max), "{driver}, pinned {pinned}: {calls:?}");
-                assert!(*allocations == 0 && *clocks <= clocks_max, "{driver}: {allocations}, {clocks}, {calls:?}");
+                let may_allocate = *allocations > 0 && !std::mem::replace(&mut has_waited, true);
+                assert!(*allocations == 0 || may_allocate, "{driver}: {allocations}, {clocks}, {calls:?}");
+                assert!(*clocks <= clocks_max, "{driver}: {clocks}, {calls:?}");
             }
             let woke = pushes.iter().filter(|push| !push.calls.is_empty()).count();
             eprintln!("{driver}, pinned {pinned}: {woke} of {} pushes woke the core", pushes.len());
