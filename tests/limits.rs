@@ -121,15 +121,16 @@ fn a_full_log_refuses_says_so_and_goes_on_when_the_sink_does() {
             for _ in 0..3 {
                 queue.pause();
                 n = fill(&queue, n);
-                // Where the flush core had no turn for so long there was room.
+                // Where the flush core had no turn for so long there was room, or it has not looked for any yet.
+                let deadline = Instant::now() + LONG;
                 let refused = loop {
                     match queue.producer().push(Numbered::new(0, n, 1900)) {
                         Ok(_) => n += 1,
-                        Err(refused) => break refused,
+                        Err(refused) if queue.metrics().blocked_on_log > 0 => break refused,
+                        Err(_) => assert!(Instant::now() < deadline, "{durability:?} {io:?}: {:#?}", queue.metrics()),
                     }
                 };
                 assert!(refused.is_full(), "{refused}");
-                wait_until("the flush core has found no room in the log", || queue.metrics().blocked_on_log > 0);
                 wait_until("health says that the log is full", || {
                     queue.health().reasons().iter().any(|concern| matches!(concern, Concern::LogFull(_)))
                 });
