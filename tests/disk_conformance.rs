@@ -821,8 +821,8 @@ mod refusals {
     #[derive(Clone, Copy)]
     enum On {
         Any,
-        Fd(u32),
-        NotFd(u32),
+        Fds([u32; 2]),
+        NotFds([u32; 2]),
     }
 
     /// From now on, `call` of this thread and of those it starts answers `errno`.
@@ -840,10 +840,16 @@ mod refusals {
         let answer = |what| line(libc::BPF_RET | libc::BPF_K, 0, 0, what);
         let mut program = vec![load(0), skip_if(true, number), answer(libc::SECCOMP_RET_ALLOW)];
         // The first argument's lower half lies at 16 on a little-endian machine.
+        let listed = |fds: [u32; 2], what| {
+            [load(16), skip_if(false, fds[0]), answer(what), skip_if(false, fds[1]), answer(what)]
+        };
         match on {
             On::Any => {}
-            On::Fd(fd) => program.extend([load(16), skip_if(true, fd), answer(libc::SECCOMP_RET_ALLOW)]),
-            On::NotFd(fd) => program.extend([load(16), skip_if(false, fd), answer(libc::SECCOMP_RET_ALLOW)]),
+            On::Fds(fds) => {
+                program.extend(listed(fds, refusal));
+                program.push(answer(libc::SECCOMP_RET_ALLOW));
+            }
+            On::NotFds(fds) => program.extend(listed(fds, libc::SECCOMP_RET_ALLOW)),
         }
         program.push(answer(refusal));
         let filter = libc::sock_fprog { len: u16::try_from(program.len()).unwrap(), filter: program.as_mut_ptr() };
@@ -943,13 +949,13 @@ mod refusals {
         });
     }
 
-    /// The descriptor of a directory that has just been opened; it has two, and the second is the lock's.
-    fn fd_of(dir: &Path) -> u32 {
+    /// The descriptors of a directory that has just been opened: the one that is synced and the lock's. Which has the lower
+    /// number is chance where other threads open and close theirs.
+    fn fds_of(dir: &Path) -> [u32; 2] {
         let fds = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(Result::ok);
         let of_dir = fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == dir));
         let numbers: Vec<u32> = of_dir.map(|fd| fd.file_name().to_str().unwrap().parse().unwrap()).collect();
-        assert_eq!(numbers.len(), 2, "{numbers:?}");
-        *numbers.iter().min().unwrap()
+        numbers.try_into().unwrap()
     }
 
     /// Found by reading: only who made a folder synced its name, and may have been killed in between.
@@ -959,7 +965,7 @@ mod refusals {
             let dir = temp_dir(false);
             std::fs::create_dir(dir.path().join("park")).unwrap();
             let opened = open(dir.path(), config(Io::Threads)).unwrap();
-            refuse_on(On::Fd(fd_of(dir.path())), libc::SYS_fsync, libc::EIO);
+            refuse_on(On::Fds(fds_of(dir.path())), libc::SYS_fsync, libc::EIO);
             let pool = Pool::new(4, 64 << 10).unwrap();
             let disk = opened.into_disk(&pool).unwrap();
             let mut rig = Rig { disk: Some(disk), pool, dir: Some(dir), next: 0 };
@@ -984,8 +990,8 @@ mod refusals {
             std::thread::spawn(move || {
                 let dir = temp_dir(false);
                 let opened = open(dir.path(), config(Io::Threads)).unwrap();
-                let fd = fd_of(dir.path());
-                refuse_on(if name_only { On::Fd(fd) } else { On::NotFd(fd) }, libc::SYS_fsync, libc::EIO);
+                let fds = fds_of(dir.path());
+                refuse_on(if name_only { On::Fds(fds) } else { On::NotFds(fds) }, libc::SYS_fsync, libc::EIO);
                 let pool = Pool::new(4, 64 << 10).unwrap();
                 let disk = opened.into_disk(&pool).unwrap();
                 let mut rig = Rig { disk: Some(disk), pool, dir: Some(dir), next: 0 };
