@@ -175,6 +175,9 @@ fn newest_seeds_that_found_something_find_nothing_any_more() {
         // A lost write of the park's META was the one that said what was still to be told, and the opening was cut off
         // behind it: nothing can know of that any more. The simulation had asked for it.
         7_794_755_934_538,
+        // The same of the log's META, where no copy had been looked into: the simulation missed a word for what only that copy
+        // could have told. It looks into one wherever META lies, and excuses what that tells, no more.
+        176_224_342_564,
         // A bit flipped in the word that a parked entry's frame begins with, above every promise: a recovery sees no frame
         // there. The simulation had asked for a torn end.
         15_024_429_589_390,

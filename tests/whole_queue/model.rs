@@ -374,6 +374,12 @@ impl Model {
         self.park.told_lost = self.park.told_lost.max(last(lost_parked));
     }
 
+    /// So many entries of each log were given up by an opening that was cut off, and the word that said so is lost.
+    pub const fn given_up_untold(&mut self, entries: [u64; 2]) {
+        self.hidden += entries[0];
+        self.park.hidden += entries[1];
+    }
+
     /// How many have been reported as lost.
     fn reported(&self) -> u64 {
         self.reported + self.given_up.iter().map(Runs::len).sum::<u64>()

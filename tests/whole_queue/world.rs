@@ -411,7 +411,9 @@ impl World {
         let is_stale = self.model.stale || self.model.park.stale;
         // What is not stable yet may be gone when the next one looks.
         let is_open = self.space_limited || is_stale || !self.machine.unstable().is_empty();
-        if !self.setup.foretells || self.foretold.is_some() || !self.model.has_rotted() || is_open {
+        // Where META lies, what an opening gives up may be told nowhere: only this look says how much that was.
+        let asks = self.setup.foretells || self.model.cursor_lied || self.model.park.cursor_lied;
+        if !asks || self.foretold.is_some() || !self.model.has_rotted() || is_open {
             return;
         }
         let copy = self.machine.copy(1);
@@ -451,7 +453,8 @@ impl World {
         self.model.given_up(&recovery.lost, &recovery.lost_parked);
         if let Some(foretold) = self.foretold.take() {
             self.tally.count("losses foretold", 1);
-            foretold.check(recovery, [self.model.cursor_lied, self.model.park.cursor_lied])?;
+            let untold = foretold.check(recovery, [self.model.cursor_lied, self.model.park.cursor_lied])?;
+            self.model.given_up_untold(untold);
         }
         self.model.torn |= torn;
         self.model.park.torn |= park_torn;
@@ -1493,22 +1496,26 @@ impl Foretold {
     }
 
     /// Openings were cut off in between. The one that succeeds tells all of it, but for a log in whose META (`lied`) writes
-    /// are lost: such a write may have been the word itself.
-    fn check(&self, recovery: &Recovery, lied: [bool; 2]) -> Check {
+    /// are lost: such a write may have been the word itself. Of how many entries of each log nothing is told.
+    fn check(&self, recovery: &Recovery, lied: [bool; 2]) -> Check<[u64; 2]> {
         let told = Self::of(recovery);
-        for (number, log) in ["log", "park"].into_iter().enumerate().filter(|(number, _)| !lied[*number]) {
+        let mut untold = [0; 2];
+        for (number, log) in ["log", "park"].into_iter().enumerate() {
             let (lost, told) = (&self.lost[number], &told.lost[number]);
             let is_told = |run: &&(Lsn, Lsn)| told.iter().any(|(first, last)| *first <= run.0 && run.1 <= *last);
-            if let Some((first, last)) = lost.iter().find(|run| !is_told(run)) {
-                broken!(
-                    "I5: {first} to {last} of the {log} are lost, and an opening that followed others tells {told:?}"
-                );
+            for (first, last) in lost.iter().filter(|run| !is_told(run)) {
+                if !lied[number] {
+                    broken!(
+                        "I5: {first} to {last} of the {log} are lost, and an opening that followed others tells {told:?}"
+                    );
+                }
+                untold[number] += last.next().since(*first);
             }
         }
         if (0..2).any(|log| self.torn[log] && !told.torn[log] && !lied[log]) {
             broken!("I5: a log was torn, and an opening that followed others does not tell: {:?}", self.torn);
         }
-        Ok(())
+        Ok(untold)
     }
 }
 
