@@ -3,6 +3,7 @@
 
 mod closing;
 mod lost;
+mod spinning;
 
 use std::future::Future;
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use crate::builder::Builder;
-use crate::config::{Durability, Idle};
+use crate::config::Durability;
 use crate::delivery::batch::Batch;
 use crate::durable::{Durable, Receipt};
 use crate::engine::{HANDED_FRAMES_MAX, Shared};
@@ -108,38 +109,6 @@ fn is_told(durable: &mut Durable) -> bool {
         }
         Poll::Pending => false,
     }
-}
-
-/// For as long as a write takes that is worth it. Then whoever ends the write for the kernel may need this processor.
-#[test]
-fn who_spins_looks_for_its_write_for_a_while_and_then_sleeps_until_it_is_over() {
-    let (machine, clock) = machine();
-    let mut stage = Stage::open_with(builder(Durability::Immediate, 4096).idle(Idle::Spin), machine, clock, 1);
-    let mut durable = stage.push();
-    assert!(!is_told(&mut durable));
-    // All that it asks of the disk is asked now.
-    (0..100).for_each(|_| _ = stage.queue.turn_core());
-    let begun = stage.clock.now();
-    let writes: Vec<_> =
-        stage.machine.in_flight().iter().filter(|op| op.kind == OpKind::Write).map(|op| op.number).collect();
-    assert!(!writes.is_empty());
-    let after = |micros| begun + Duration::from_micros(micros);
-    stage.clock.advance_to(after(199));
-    (0..100).for_each(|n| assert!(stage.queue.turn_core(), "it spins, turn {n}"));
-    assert_eq!(stage.queue.next_due(), None);
-    stage.clock.advance_to(after(200));
-    // A rest that was chosen before, then one that knows.
-    assert!(stage.queue.turn_core());
-    for due in [250, 300] {
-        assert!(!stage.queue.turn_core(), "it sleeps");
-        assert_eq!(stage.queue.next_due(), Some(after(due)), "for a moment at a time");
-        stage.clock.advance_to(after(due));
-        assert!(stage.queue.turn_core(), "and looks what has come meanwhile");
-    }
-    assert!(!stage.queue.turn_core());
-    writes.iter().for_each(|write| stage.machine.finish(*write));
-    assert!(stage.queue.turn_core(), "the write's end ends it at once");
-    (0..100).for_each(|n| assert!(stage.queue.turn_core(), "it spins again, turn {n}"));
 }
 
 /// The wish was used up by the turn that could not take the waiter's entry over: with `Spill` nothing told it again.
