@@ -1,7 +1,7 @@
 //! The rings on real threads: what was pushed comes out once, whole, and in its producer's order.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -141,7 +141,7 @@ fn stress(producers: u64, pinned: u32, ring_len: usize, entries: u64) {
                         }
                     }
                 }
-                live.fetch_sub(1, SeqCst);
+                live.fetch_sub(1, Release);
             })
         })
         .collect();
@@ -149,7 +149,8 @@ fn stress(producers: u64, pinned: u32, ring_len: usize, entries: u64) {
     let mut out = vec![0; ring_len + 8];
     let mut turn = 0_usize;
     loop {
-        let done = producers_live.load(SeqCst) == 0;
+        // Acquire: what they published before they ended is drained by the turn that follows.
+        let done = producers_live.load(Acquire) == 0;
         let mut records = 0;
         for ring in 0..rings.count() {
             turn += 1;
