@@ -11,11 +11,10 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use rustix::io::{Errno, IoSlice, ReadWriteFlags};
 
 use crate::io::dir::Dir;
@@ -42,6 +41,7 @@ pub(super) struct ThreadsDisk {
 }
 
 struct Shared {
+    /// `std`'s, as the doorbell takes it on the way of a push: who waits for it neither allocates nor yields.
     state: Mutex<State>,
     /// A job came, or the end.
     work: Condvar,
@@ -70,7 +70,7 @@ struct Done {
 
 impl Wake for Shared {
     fn wake(&self) {
-        self.state.lock().rang = true;
+        self.state().rang = true;
         self.news.notify_one();
     }
 }
@@ -123,7 +123,7 @@ impl ThreadsDisk {
             Err(errno) => return Err(work.finish(Step::Failed { errno: errno.raw_os_error(), detail: "cannot open" })),
         };
         let job = Job { work, fd: self.files.share(handle), index: handle.index };
-        self.shared.state.lock().jobs.push_back(job);
+        self.shared.state().jobs.push_back(job);
         self.shared.work.notify_one();
         Ok(())
     }
@@ -161,22 +161,19 @@ impl Disk for ThreadsDisk {
         let deadline = match timeout {
             None => None,
             Some(Duration::ZERO) => {
-                let done = self.shared.state.lock().done.pop_front();
+                let done = self.shared.state().done.pop_front();
                 return done.map(|done| self.settle(done));
             }
             Some(timeout) => Instant::now().checked_add(timeout),
         };
         let done = {
-            let mut state = self.shared.state.lock();
+            let mut state = self.shared.state();
             while state.done.is_empty() && !state.rang {
-                match deadline {
-                    None => self.shared.news.wait(&mut state),
-                    Some(at) => {
-                        if self.shared.news.wait_until(&mut state, at).timed_out() {
-                            break;
-                        }
-                    }
-                }
+                state = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                    None => whole(self.shared.news.wait(state)),
+                    Some(Duration::ZERO) => break,
+                    Some(left) => whole(self.shared.news.wait_timeout(state, left)).0,
+                };
             }
             let done = state.done.pop_front();
             if done.is_none() {
@@ -200,20 +197,24 @@ impl Drop for ThreadsDisk {
     /// Waits for what is in flight; the helper's queue is left undone.
     fn drop(&mut self) {
         drop(self.preparer.take());
-        self.shared.state.lock().closing = true;
+        self.shared.state().closing = true;
         self.shared.work.notify_all();
         for worker in self.workers.drain(..) {
             // A panic of a worker has been printed; drop must not add one.
             let _ = worker.join();
         }
         // Whoever keeps the doorbell keeps `shared`, and must not keep the blocks in it.
-        self.shared.state.lock().done.clear();
+        self.shared.state().done.clear();
     }
 }
 
 impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        whole(self.state.lock())
+    }
+
     fn deliver(&self, done: Done) {
-        self.state.lock().done.push_back(done);
+        self.state().done.push_back(done);
         self.news.notify_one();
     }
 
@@ -221,7 +222,7 @@ impl Shared {
     fn work(&self) {
         loop {
             let job = {
-                let mut state = self.state.lock();
+                let mut state = self.state();
                 loop {
                     if let Some(job) = state.jobs.pop_front() {
                         break job;
@@ -229,7 +230,7 @@ impl Shared {
                     if state.closing {
                         return;
                     }
-                    self.work.wait(&mut state);
+                    state = whole(self.work.wait(state));
                 }
             };
             let Job { mut work, fd, index } = job;
@@ -245,6 +246,11 @@ impl Shared {
             self.deliver(Done { completion: work.finish(step), of_file });
         }
     }
+}
+
+/// A panic under the lock leaves nothing half done there.
+fn whole<T>(locked: Result<T, PoisonError<T>>) -> T {
+    locked.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the system call that is due: bytes, or an error number below zero.
