@@ -293,6 +293,25 @@ fn a_database_of_another_directory_is_refused() {
     assert_eq!(place.count("out.db"), 1);
 }
 
+/// SQLite itself does not wait where a reader becomes a writer: a run behind a killed one ended with "database is
+/// locked", as somebody was just reading.
+#[test]
+fn a_database_that_another_program_holds_is_waited_for() {
+    let place = Place::new();
+    let other = rusqlite::Connection::open(place.path("out.db")).unwrap();
+    other.execute_batch("CREATE TABLE theirs (n); BEGIN IMMEDIATE; INSERT INTO theirs VALUES (1)").unwrap();
+    let mut child = place.start_pipe(&["--to", "sqlite:out.db"]);
+    let is_database = |fd: std::fs::DirEntry| std::fs::read_link(fd.path()).is_ok_and(|to| to == place.path("out.db"));
+    let fds = format!("/proc/{}/fd", child.id());
+    until("it is at the database or has ended", || {
+        std::fs::read_dir(&fds).is_ok_and(|fds| fds.flatten().any(is_database)) || child.try_wait().unwrap().is_some()
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    other.execute_batch("COMMIT").unwrap();
+    finish(child, b"one\n").expect(0);
+    assert_eq!(place.rows("out.db"), [b"one"]);
+}
+
 #[test]
 fn a_line_that_is_too_long_is_refused_before_any_of_it_is_written() {
     let place = Place::new();

@@ -12,10 +12,10 @@
 //! With `--durability memory` LSNs begin anew with each run; they are stored above those that are there.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringwal::{Batch, Lsn, Outcome};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
 
 use super::{Deliver, lines};
 use crate::failure::{Failure, Result};
@@ -45,6 +45,8 @@ pub(crate) struct Progress {
 
 /// How long opening waits for others to let go of the database: nobody would try again.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
+/// Between two attempts where SQLite itself does not wait.
+const OPEN_PAUSE: Duration = Duration::from_millis(20);
 const DELIVER_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) struct Sqlite {
@@ -59,20 +61,21 @@ pub(super) struct Sqlite {
 impl Sqlite {
     pub(super) fn open(file: &Path) -> Result<Self> {
         let fail = |error: rusqlite::Error| {
-            Failure::new(format!(
-                "cannot use {} as a database: {error}; give the file of a SQLite database, or a new name",
-                file.display()
-            ))
+            let advice = if is_busy(&error) {
+                "see whether another program holds it"
+            } else {
+                "give the file of a SQLite database, or a new name"
+            };
+            Failure::new(format!("cannot use {} as a database: {error}; {advice}", file.display()))
         };
         let connection = Connection::open(file).map_err(fail)?;
-        connection.busy_timeout(OPEN_WAIT).map_err(fail)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
-        // FULL: in WAL mode too, every commit is synced before it returns.
-        connection.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-        connection.execute_batch(SCHEMA).map_err(fail)?;
-        // Tables of these names that are not ours are found out now, not at the first batch.
-        connection.prepare_cached(INSERT).map_err(fail)?;
-        let progress = read_progress(&connection).map_err(fail)?;
+        let begun = Instant::now();
+        let progress = loop {
+            match set_up(&connection) {
+                Err(error) if is_busy(&error) && begun.elapsed() < OPEN_WAIT => std::thread::sleep(OPEN_PAUSE),
+                result => break result.map_err(fail)?,
+            }
+        };
         Ok(Self { file: file.to_owned(), connection, progress, base: 0, memory: false })
     }
 
@@ -140,6 +143,23 @@ impl Deliver for Sqlite {
         let stored = self.progress.as_ref().map(|progress| Lsn::new(progress.lsn));
         stored.filter(|lsn| !self.memory && *lsn > Lsn::ZERO)
     }
+}
+
+/// Can be done again from its beginning, and has to be while others hold the database: SQLite does not wait for them
+/// where it already reads, as it does when it is about to change the journal's mode.
+fn set_up(connection: &Connection) -> rusqlite::Result<Option<Progress>> {
+    connection.busy_timeout(OPEN_WAIT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: in WAL mode too, every commit is synced before it returns.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.execute_batch(SCHEMA)?;
+    // Tables of these names that are not ours are found out now, not at the first batch.
+    connection.prepare_cached(INSERT)?;
+    read_progress(connection)
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
 }
 
 const INSERT: &str = "INSERT INTO lines (lsn, line) VALUES (?1, ?2)";
