@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ use crate::io::dir::Dir;
 use crate::io::files::Files;
 use crate::io::preparer::Preparer;
 use crate::io::transfer::{Buffer, Call, Dsync, Step, Work};
-use crate::io::{Disk, DiskReport, Wake, refuse_write, wake};
+use crate::io::wake::{self, whole};
+use crate::io::{Disk, DiskReport, Wake, refuse_write};
 use crate::wal::op::{Completion, Op, Token};
 
 /// Worker threads: two commits at a time, or a commit beside a read.
@@ -246,11 +247,6 @@ impl Shared {
             self.deliver(Done { completion: work.finish(step), of_file });
         }
     }
-}
-
-/// A panic under the lock leaves nothing half done there.
-fn whole<T>(locked: Result<T, PoisonError<T>>) -> T {
-    locked.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes the system call that is due: bytes, or an error number below zero.

@@ -1,8 +1,9 @@
 //! Doorbells for the drivers: what wakes a sleeping flush core.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Condvar, LockResult, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
@@ -32,26 +33,24 @@ impl Wake for EventBell {
     }
 }
 
-/// A doorbell of threads that share memory.
+/// A doorbell of threads that share memory. The lock is `std`'s, as a push takes it to ring: who waits for it neither
+/// allocates nor yields.
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     rang: Mutex<bool>,
-    changed: parking_lot::Condvar,
+    changed: Condvar,
 }
 
 impl Bell {
     /// Waits until it rings, or until `deadline`; at once if it rang since the last wait.
-    pub(super) fn wait(&self, deadline: Option<std::time::Instant>) {
-        let mut rang = self.rang.lock();
+    pub(super) fn wait(&self, deadline: Option<Instant>) {
+        let mut rang = whole(self.rang.lock());
         while !*rang {
-            match deadline {
-                None => self.changed.wait(&mut rang),
-                Some(at) => {
-                    if self.changed.wait_until(&mut rang, at).timed_out() {
-                        break;
-                    }
-                }
-            }
+            rang = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
+                None => whole(self.changed.wait(rang)),
+                Some(Duration::ZERO) => break,
+                Some(left) => whole(self.changed.wait_timeout(rang, left)).0,
+            };
         }
         *rang = false;
     }
@@ -59,9 +58,14 @@ impl Bell {
 
 impl Wake for Bell {
     fn wake(&self) {
-        *self.rang.lock() = true;
+        *whole(self.rang.lock()) = true;
         self.changed.notify_one();
     }
+}
+
+/// What a lock guards, behind a panic too: where this is used, one leaves nothing half done.
+pub(super) fn whole<T>(locked: LockResult<T>) -> T {
+    locked.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keeps the program's signals away from a helper thread: no interrupted calls, and no handler runs
