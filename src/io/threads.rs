@@ -13,7 +13,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::io::{Errno, IoSlice, ReadWriteFlags};
 
@@ -159,23 +159,13 @@ impl Disk for ThreadsDisk {
     }
 
     fn complete(&mut self, timeout: Option<Duration>) -> Option<Completion> {
-        let deadline = match timeout {
-            None => None,
-            Some(Duration::ZERO) => {
-                let done = self.shared.state().done.pop_front();
-                return done.map(|done| self.settle(done));
-            }
-            Some(timeout) => Instant::now().checked_add(timeout),
-        };
+        if timeout == Some(Duration::ZERO) {
+            let done = self.shared.state().done.pop_front();
+            return done.map(|done| self.settle(done));
+        }
         let done = {
-            let mut state = self.shared.state();
-            while state.done.is_empty() && !state.rang {
-                state = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                    None => whole(self.shared.news.wait(state)),
-                    Some(Duration::ZERO) => break,
-                    Some(left) => whole(self.shared.news.wait_timeout(state, left)).0,
-                };
-            }
+            let quiet = |state: &mut State| state.done.is_empty() && !state.rang;
+            let mut state = wake::wait_while(&self.shared.news, self.shared.state(), timeout, quiet);
             let done = state.done.pop_front();
             if done.is_none() {
                 state.rang = false;

@@ -1,8 +1,8 @@
 //! Doorbells for the drivers: what wakes a sleeping flush core.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Condvar, LockResult, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, LockResult, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
@@ -42,17 +42,9 @@ pub(super) struct Bell {
 }
 
 impl Bell {
-    /// Waits until it rings, or until `deadline`; at once if it rang since the last wait.
-    pub(super) fn wait(&self, deadline: Option<Instant>) {
-        let mut rang = whole(self.rang.lock());
-        while !*rang {
-            rang = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                None => whole(self.changed.wait(rang)),
-                Some(Duration::ZERO) => break,
-                Some(left) => whole(self.changed.wait_timeout(rang, left)).0,
-            };
-        }
-        *rang = false;
+    /// Waits until it rings, at most for `timeout`; not at all if it rang since the last wait.
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
+        *wait_while(&self.changed, whole(self.rang.lock()), timeout, |rang| !*rang) = false;
     }
 }
 
@@ -66,6 +58,19 @@ impl Wake for Bell {
 /// What a lock guards, behind a panic too: where this is used, one leaves nothing half done.
 pub(super) fn whole<T>(locked: LockResult<T>) -> T {
     locked.unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits at `changed` while it is `quiet`, at most for `timeout`.
+pub(super) fn wait_while<'a, T>(
+    changed: &Condvar,
+    state: MutexGuard<'a, T>,
+    timeout: Option<Duration>,
+    quiet: impl FnMut(&mut T) -> bool,
+) -> MutexGuard<'a, T> {
+    match timeout {
+        None => whole(changed.wait_while(state, quiet)),
+        Some(timeout) => whole(changed.wait_timeout_while(state, timeout, quiet)).0,
+    }
 }
 
 /// Keeps the program's signals away from a helper thread: no interrupted calls, and no handler runs
