@@ -45,7 +45,7 @@ pub(crate) struct Progress {
 
 /// How long opening waits for others to let go of the database: nobody would try again.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
-/// Between two attempts where SQLite itself does not wait.
+/// How long an attempt waits inside SQLite, where that waits, and how long it is until the next.
 const OPEN_PAUSE: Duration = Duration::from_millis(20);
 const DELIVER_WAIT: Duration = Duration::from_secs(5);
 
@@ -70,12 +70,14 @@ impl Sqlite {
         };
         let connection = Connection::open(file).map_err(fail)?;
         let begun = Instant::now();
+        connection.busy_timeout(OPEN_PAUSE).map_err(fail)?;
         let progress = loop {
             match set_up(&connection) {
                 Err(error) if is_busy(&error) && begun.elapsed() < OPEN_WAIT => std::thread::sleep(OPEN_PAUSE),
                 result => break result.map_err(fail)?,
             }
         };
+        connection.busy_timeout(OPEN_WAIT).map_err(fail)?;
         Ok(Self { file: file.to_owned(), connection, progress, base: 0, memory: false })
     }
 
@@ -148,7 +150,6 @@ impl Deliver for Sqlite {
 /// Can be done again from its beginning, and has to be while others hold the database: SQLite does not wait for them
 /// where it already reads, as it does when it is about to change the journal's mode.
 fn set_up(connection: &Connection) -> rusqlite::Result<Option<Progress>> {
-    connection.busy_timeout(OPEN_WAIT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: in WAL mode too, every commit is synced before it returns.
     connection.pragma_update(None, "synchronous", "FULL")?;
