@@ -229,9 +229,9 @@ pub struct Metrics {
     pub frames_let_go: u64,
     /// Frames read back from the log.
     pub frames_read_back: u64,
-    /// Turns of the flush core in which there was no memory to take entries over.
+    /// Turns of the flush core in which there was no memory to take entries over, though the log had room.
     pub blocked_on_memory: u64,
-    /// Turns of the flush core in which there was no segment to take entries over.
+    /// Turns of the flush core in which there was no segment to take entries over, whether memory was full as well or not.
     pub blocked_on_log: u64,
     /// The I/O driver in use.
     pub driver: &'static str,

@@ -5,7 +5,7 @@ use crate::lsn::{Lsn, SegmentUid};
 use crate::time::{Instant, UnixNanos};
 use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, RunEnd};
-use crate::wal::log::Blocked;
+use crate::wal::log::{Blocked, Room};
 
 use super::Flush;
 
@@ -171,8 +171,11 @@ impl Flush {
         self.state.next_after_failure.unwrap_or_else(|| self.log.next_lsn().advance(u64::from(self.log.open_records())))
     }
 
+    /// Memory that is full because a full log takes nothing of it is no lack of memory.
     pub(super) fn note_blocked(&mut self, blocked: Blocked) {
         let counters = &self.shared.counters;
+        let has_room = self.log.failure().is_some() || self.log.room() == Room::Ok;
+        let blocked = if blocked == Blocked::Pool && !has_room { Blocked::Log } else { blocked };
         match blocked {
             Blocked::Pool => counters.blocked_on_memory.add(1),
             _ => counters.blocked_on_log.add(1),

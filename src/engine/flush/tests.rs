@@ -354,6 +354,45 @@ fn what_delivery_is_about_to_take_is_kept_however_short_memory_is() {
     }
 }
 
+/// The log was full, and what it could not take filled the memory: that was counted as a lack of memory, and whoever tuned by
+/// these counts gave the queue more of it.
+#[test]
+fn memory_that_a_full_log_keeps_full_counts_as_a_lack_of_log() {
+    for durability in [Durability::Immediate, Durability::Periodic(Duration::from_millis(5)), Durability::Spill] {
+        let (machine, clock) = machine();
+        let builder = builder(durability, 64 << 10).log_bytes_max(2 << 20);
+        let mut stage = Stage::open_with(builder, machine, clock, 1);
+        stage.settle();
+        let shared = Arc::clone(&stage.shared);
+        let push = || {
+            while let Ok(claim) = shared.rings.claim(0, 1000) {
+                claim.publish();
+            }
+        };
+        // Nothing that is written ends: what is short is memory.
+        for turn in 0.. {
+            push();
+            while stage.queue.turn_core() {}
+            let now = stage.queue.metrics();
+            if now.blocked_on_memory > 0 {
+                break;
+            }
+            assert!(turn < 1000, "{durability:?}: {now:#?}");
+            let ops = stage.machine.in_flight().into_iter().filter(|op| op.kind == OpKind::Prepare);
+            ops.for_each(|op| stage.machine.finish(op.number));
+        }
+        assert_eq!(stage.queue.metrics().blocked_on_log, 0, "{durability:?}");
+        stage.settle();
+        let before = stage.queue.metrics();
+        push();
+        stage.settle();
+        let end = stage.queue.metrics();
+        assert!(stage.queue.health().reasons().iter().any(|concern| matches!(concern, Concern::LogFull(_))));
+        assert!(end.blocked_on_log > before.blocked_on_log, "{durability:?}: {end:#?}");
+        assert_eq!(end.blocked_on_memory, before.blocked_on_memory, "{durability:?}: {end:#?}");
+    }
+}
+
 /// Two that push again as soon as they are told. A commit that begins the moment that the disk is free has one of them, and
 /// the other one waits for two commits, each time.
 #[test]
