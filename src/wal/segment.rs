@@ -200,18 +200,29 @@ impl SegmentHeader {
     }
 }
 
-/// What the first blocks of a slot say: the first good copy speaks.
+/// What the first blocks of a slot say. A crash may have left copies that differ. Then the slot counts as if all that was
+/// being written were there: a segment speaks over a mark, and a newer one over an older one. Recovery settles it, so that
+/// no copy is left to speak when the next header is torn.
 #[must_use]
 pub fn read_slot_header(bytes: &[u8], block_len: u32) -> SlotHeader {
-    let mut first = SlotHeader::Invalid;
-    for (copy, block) in (0..).zip(bytes.chunks_exact(block_len as usize).take(HEADER_BLOCKS as usize)) {
-        let header = SegmentHeader::decode_copy(copy, block);
-        if header != SlotHeader::Invalid {
-            first = header;
-            break;
+    let copies = bytes.chunks_exact(block_len as usize).take(HEADER_BLOCKS as usize);
+    let copies = (0..).zip(copies).map(|(copy, block)| SegmentHeader::decode_copy(copy, block));
+    copies.fold(SlotHeader::Invalid, |said, copy| if copy.speaks_over(&said) { copy } else { said })
+}
+
+impl SlotHeader {
+    /// Whether of two copies this one counts, although the other one stands before it.
+    fn speaks_over(&self, first: &Self) -> bool {
+        match (first, self) {
+            (Self::Newer { .. }, _) | (_, Self::Invalid) => false,
+            (Self::Invalid, _) | (_, Self::Newer { .. }) => true,
+            (Self::Segment(first), Self::Segment(second)) => {
+                let is_of_the_same = (first.store, first.slot) == (second.store, second.slot);
+                is_of_the_same && (first.epoch, first.seq) < (second.epoch, second.seq)
+            }
+            (first, _) => !matches!(first, Self::Segment(_)) && matches!(self, Self::Segment(_)),
         }
     }
-    first
 }
 
 /// Writes the mark of a slot that is zero to its end and free, over both header blocks.
@@ -276,6 +287,26 @@ mod tests {
         assert_eq!(read_slot_header(&bytes, 512), SlotHeader::Segment(sample()));
         bytes[512 + 3] ^= 1;
         assert_eq!(read_slot_header(&bytes, 512), SlotHeader::Invalid);
+    }
+
+    #[test]
+    fn of_copies_that_differ_the_one_that_was_written_last_speaks() {
+        let copies = |write: &dyn Fn(&mut [u8])| {
+            let mut bytes = vec![0; 1024];
+            write(&mut bytes);
+            bytes
+        };
+        let older = copies(&|out| sample().encode(out));
+        let newer = SegmentHeader { epoch: 3, seq: 2, uid: SegmentUid(10), ..sample() };
+        let said = SlotHeader::Segment(newer.clone());
+        let newer = copies(&|out| newer.encode(out));
+        let (free, void) = (copies(&|out| write_free_mark(out, 512)), copies(&|out| write_void_mark(out, 512)));
+        for before in [older, free, void] {
+            for (first, second) in [(&before, &newer), (&newer, &before)] {
+                let bytes = [&first[..512], &second[512..]].concat();
+                assert_eq!(read_slot_header(&bytes, 512), said);
+            }
+        }
     }
 
     #[test]
