@@ -37,14 +37,18 @@ impl Arena {
     /// Whether [`Self::cut`] will give this much.
     pub(super) fn has(&mut self, len: usize) -> bool {
         assert!(len <= self.pool.chunk_len(), "a chunk holds {len} bytes");
-        if self.current.as_ref().is_none_or(|c| c.len() < len) {
-            // Dropped first: if it was the last window of its chunk, this is the chunk to take.
-            self.current = None;
-            self.refill();
+        if self.current.as_ref().is_some_and(|current| current.len() >= len) {
+            return true;
+        }
+        // The last window of its chunk: this is the chunk to take.
+        drop(self.current.take_if(|current| current.is_last()));
+        // Else it is kept until there is another one: the chunk would go to whoever asks first.
+        if self.refill() {
             self.current = self.reserve.take();
             self.refill();
+            return true;
         }
-        self.current.is_some()
+        false
     }
 
     /// `len` zero bytes; `None` while there is no memory.

@@ -223,6 +223,13 @@ impl BlockMut {
         Self(front)
     }
 
+    /// Whether nobody else has a window of its chunk: that is free when this one is dropped.
+    #[must_use]
+    pub fn is_last(&self) -> bool {
+        // ORDERING: Relaxed: whoever takes the chunk next is ordered by the drop of this window.
+        self.0.refs().load(Ordering::Relaxed) == 1
+    }
+
     /// Makes all of it shared and immutable.
     #[must_use]
     pub fn freeze(self) -> Block {

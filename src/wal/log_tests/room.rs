@@ -264,6 +264,36 @@ fn an_empty_pool_blocks_frames_and_spares_what_the_log_needs() {
     b.push(1, 3000);
 }
 
+/// One of some 300 runs of `tests/coding.rs` hung. What is encrypted goes into memory of its own: when that was used up
+/// while the pool was empty, the chunk that the disk then gave back went to the next frame, for which there was none to
+/// encrypt it into, nor for any other.
+#[cfg(feature = "aes-gcm")]
+#[test]
+fn an_empty_pool_spares_what_frames_are_encrypted_into() {
+    let keys = crate::Aes256Gcm::new(crate::KeyId::new(1), [1; 32]);
+    let coding = Coding { cipher: Some(std::sync::Arc::new(keys)), ..Coding::default() };
+    for len in [100, 700, 1500, 3000] {
+        let mut b = Bench::with(recovered(100_000, 2), LogConfig { coding: coding.clone(), ..config(IMMEDIATE) });
+        let mut taken = 0;
+        while taken < 2000 {
+            // Producers are faster than the disk: whatever memory there is they take.
+            while b.try_push(1, len).is_ok() {
+                taken += 1;
+            }
+            b.wait(1000);
+            assert!(!b.out.is_empty(), "{len}: after {taken} nothing is written any more: {:?}", b.log);
+            let (token, op) = b.out.remove(0);
+            drop(op);
+            b.log.handle_completion(b.now, Completion { token, result: Ok(Output::Done) });
+            // Nobody keeps what is durable.
+            b.events.clear();
+            while b.log.poll_event().is_some() {}
+        }
+        b.end_all();
+        assert_eq!(b.log.end(), b.log.durable(), "{len}");
+    }
+}
+
 impl Bench {
     fn end_all_but_prepare(&mut self) {
         self.end_all_but(is_prepare);
