@@ -174,8 +174,8 @@ impl Flush {
     /// Memory that is full because a full log takes nothing of it is no lack of memory.
     pub(super) fn note_blocked(&mut self, blocked: Blocked) {
         let counters = &self.shared.counters;
-        let has_room = self.log.failure().is_some() || self.log.room() == Room::Ok;
-        let blocked = if blocked == Blocked::Pool && !has_room { Blocked::Log } else { blocked };
+        let is_log_full = self.log.failure().is_none() && self.log.room() != Room::Ok;
+        let blocked = if blocked == Blocked::Pool && is_log_full { Blocked::Log } else { blocked };
         match blocked {
             Blocked::Pool => counters.blocked_on_memory.add(1),
             _ => counters.blocked_on_log.add(1),
