@@ -220,7 +220,8 @@ impl SlotHeader {
                 let is_of_the_same = (first.store, first.slot) == (second.store, second.slot);
                 is_of_the_same && (first.epoch, first.seq) < (second.epoch, second.seq)
             }
-            (first, _) => !matches!(first, Self::Segment(_)) && matches!(self, Self::Segment(_)),
+            (Self::Segment(_), _) => false,
+            (Self::Free | Self::Void, _) => matches!(self, Self::Segment(_)),
         }
     }
 }

@@ -140,12 +140,11 @@ fn a_header_of_which_only_the_second_copy_was_written_is_settled_and_never_speak
         let mut store = Store::sample();
         store.write_cursor(30, 30);
         let slot_no = if before == "older" { 0 } else { 3 };
-        let mut first = store.disk.files.get(&slot(slot_no)).map_or(vec![0; 2 * BLOCK as usize], Vec::clone);
-        first.truncate(2 * BLOCK as usize);
+        let mut first = vec![0; 2 * BLOCK as usize];
         match before {
             "free" => write_free_mark(&mut first, BLOCK),
             "void" => write_void_mark(&mut first, BLOCK),
-            _ => {}
+            _ => first.copy_from_slice(&store.disk.files[&slot(slot_no)][..2 * BLOCK as usize]),
         }
         store.segment(slot_no, 5, 31, 103, 30);
         store.disk.put(slot(slot_no), 0, &first[..BLOCK as usize]);
