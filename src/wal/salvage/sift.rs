@@ -125,8 +125,8 @@ fn stands_at(header: &FrameHeader, offset: u64) -> bool {
         && header.acked_lsn.number() < NUMBER_MAX
 }
 
-/// What the first blocks say. Of two copies that differ the first speaks, unless only the other one was
-/// written for this slot.
+/// What the first blocks say, by the rule of [`read_slot_header`]; of two segments, one that was not written for this slot
+/// does not speak beside one that was.
 fn header_for(slot: SlotNo, head: &mut [u8]) -> SlotHeader {
     let first = slot_header(head);
     if matches!(&first, SlotHeader::Segment(header) if header.slot != slot) {
@@ -139,8 +139,10 @@ fn header_for(slot: SlotNo, head: &mut [u8]) -> SlotHeader {
     first
 }
 
-/// What the first blocks say, whatever their length.
+/// What the first blocks say, whatever their length. A mark does not say it, so behind one a segment is looked for at
+/// each place where the second copy may begin.
 fn slot_header(head: &[u8]) -> SlotHeader {
+    let mut said = SlotHeader::Invalid;
     for block_len in (9..=16).map(|power| 1_u32 << power) {
         match read_slot_header(head, block_len) {
             SlotHeader::Segment(header) if header.block_len != block_len => {}
@@ -151,8 +153,9 @@ fn slot_header(head: &[u8]) -> SlotHeader {
                 }
             }
             SlotHeader::Invalid => {}
-            other => return other,
+            mark @ (SlotHeader::Free | SlotHeader::Void) => said = mark,
+            newer @ SlotHeader::Newer { .. } => return newer,
         }
     }
-    SlotHeader::Invalid
+    said
 }

@@ -8,7 +8,7 @@ use crate::wal::codec::crc;
 use crate::wal::coding::BodyCoding;
 use crate::wal::frame::{FRAME_HEADER_LEN, FrameKind};
 use crate::wal::meta::LogEnd;
-use crate::wal::segment::SegmentHeader;
+use crate::wal::segment::{SegmentHeader, write_void_mark};
 
 const BLOCK: usize = 4096;
 
@@ -280,6 +280,11 @@ fn a_header_is_found_in_either_copy_at_every_block_size() {
         let mut bytes = vec![0; 2 * block_len as usize];
         header.encode(&mut bytes);
         assert_eq!(sift(&bytes, 512).header, SlotHeader::Segment(header.clone()));
+        let mut mark = vec![0; bytes.len()];
+        write_void_mark(&mut mark, block_len);
+        assert_eq!(sift(&mark, 512).header, SlotHeader::Void);
+        bytes[..512].copy_from_slice(&mark[..512]);
+        assert_eq!(sift(&bytes, 512).header, SlotHeader::Segment(header.clone()), "a mark that was being written");
         bytes[..512].fill(3);
         assert_eq!(sift(&bytes, 512).header, SlotHeader::Segment(header));
     }
