@@ -46,16 +46,16 @@ fn a_second_opener_is_told_who_has_the_directory() {
 /// Set in a child: the directory that it is to hold.
 const HOLDS: &str = "RINGWAL_TEST_HOLDS";
 
-/// Not a test of its own: the process that holds a directory until its standard input ends.
+/// Not a test of its own: the process that holds a directory until its standard input ends, and takes nothing of it.
 #[test]
 fn holder() {
     let Some(dir) = std::env::var_os(HOLDS) else { return };
-    let queue = small(Path::new(&dir), Durability::Immediate).open(Recorder::default()).unwrap();
-    queue.pause();
+    let away = blocking_fn(|_: &Batch<Numbered>| Err::<(), _>(common::no("away")));
+    let queue = small(Path::new(&dir), Durability::Immediate).open(away).unwrap();
     println!("held");
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().lines().count();
-    queue.shutdown(LONG).unwrap();
+    queue.shutdown(Duration::ZERO).unwrap();
 }
 
 #[test]
