@@ -17,7 +17,7 @@
 //! | waits for a number above the one it has read  |                                            |
 //!
 //! If the waiter reads the old bits, it has read the old number or the new one comes after; either way the number that it
-//! waits for comes. Closing fails `eased`, which ends all waits; the claim then tells why.
+//! waits for comes. Closing fails `eased` once all rings are closed, which ends all waits; the claim then tells why.
 //!
 //! A thread's delay ends by its own timeout. A task's has none: it waits for a moment of the queue's clock, which is a
 //! watermark too: the flush core publishes the time while somebody waits for it, and sleeps no longer than until then.
@@ -85,6 +85,11 @@ impl Gate {
         self.bits.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether the rings refuse whoever comes: they are closed before this is.
+    fn is_closed(&self) -> bool {
+        self.eased.is_failed()
+    }
+
     fn has(bits: u8, hold: Hold) -> bool {
         bits & hold as u8 != 0
     }
@@ -109,7 +114,7 @@ impl Gate {
         self.eased.publish(self.eased.value() + 1);
     }
 
-    /// Nobody waits here any more: the queue is closed.
+    /// Nobody waits here any more: the rings are closed, all of them.
     pub(crate) fn close(&self) {
         self.eased.fail();
         self.time.fail();
@@ -253,8 +258,9 @@ impl Shared {
         let seen = self.gate.eased.value();
         // ORDERING: Relaxed: the Acquire load of the number before it comes first, so the bits are at least as new.
         let bits = self.gate.bits.load(Ordering::Relaxed);
-        // Nobody would end a wait in a queue that is closed, nor in a forked child.
-        if bits == 0 || self.rings.is_closed() || !self.rings.is_at_home() {
+        // Nobody would end a wait in a queue that is closed, nor in a forked child. Rings that are being closed do not count:
+        // one that is still open would take what is held up.
+        if bits == 0 || self.gate.is_closed() || !self.rings.is_at_home() {
             return Ok(None);
         }
         if Gate::has(bits, Hold::Breaker) { Err(Held::Breaker) } else { Ok(Some((seen, bits))) }

@@ -18,7 +18,7 @@ use crate::io::{Disk, Wake};
 use crate::lsn::Lsn;
 use crate::metrics::{Counters, Holes};
 use crate::recovery::Recovery;
-use crate::ring::{Drainer, Rings, RingsConfig, Sleep};
+use crate::ring::{ClaimError, Drainer, Rings, RingsConfig, Sleep};
 
 fn model(preemptions: usize, check: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -192,7 +192,7 @@ fn who_is_held_up_goes_on_when_nothing_holds_him_up_any_more() {
     });
 }
 
-/// Closing ends the wait of who is held up, whatever holds him up still.
+/// Closing ends the wait of who is held up, whatever holds him up still, and nothing of his gets into a ring any more.
 #[test]
 fn closing_sets_free_who_is_held_up() {
     model(3, || {
@@ -203,7 +203,7 @@ fn closing_sets_free_who_is_held_up() {
             move || shared.close_rings()
         });
         assert_eq!(shared.pass_gate(MayWait::Until(None), &mut false), Ok(()));
+        assert!(matches!(shared.rings.claim(0, 8), Err(ClaimError::Closed)));
         closer.join().unwrap();
-        assert!(shared.rings.is_closed());
     });
 }
