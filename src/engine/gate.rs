@@ -85,7 +85,7 @@ impl Gate {
         self.bits.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether the rings refuse whoever comes: they are closed before this is.
+    /// If so, the rings refuse whoever comes: all of them are closed before this is.
     fn is_closed(&self) -> bool {
         self.eased.is_failed()
     }

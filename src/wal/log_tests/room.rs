@@ -264,9 +264,9 @@ fn an_empty_pool_blocks_frames_and_spares_what_the_log_needs() {
     b.push(1, 3000);
 }
 
-/// Found by reading, after one of some 300 runs of `tests/coding.rs` had hung. What is encrypted goes into memory of its own:
-/// when that was used up while the pool was empty, the chunk that the disk then gave back went to the next frame, for which there was none to
-/// encrypt it into, nor for any other.
+/// Found by reading, after one of some 300 runs of `tests/coding.rs` had hung. What is encrypted goes into memory of its
+/// own: when that was used up while the pool was empty, the chunk that the disk then gave back went to the next frame, for
+/// which there was none to encrypt it into, nor for any other.
 #[cfg(feature = "aes-gcm")]
 #[test]
 fn an_empty_pool_spares_what_frames_are_encrypted_into() {
